@@ -1,0 +1,62 @@
+"""flowopt: explain transformer predictions by network flow, every answer certified.
+
+Names are loaded on first use, so that ``import flowopt`` stays fast and imports neither torch,
+transformers, cvxpy nor a solver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that holds it
+_EXPORTS = {
+    "Attribution": "flowopt.attribution",
+    "Block": "flowopt.network",
+    "Certificate": "flowopt.solution",
+    "Entropy": "flowopt.objectives",
+    "Explainer": "flowopt.explainer",
+    "Facts": "flowopt.objectives",
+    "FlowNetwork": "flowopt.network",
+    "FlowProblem": "flowopt.problem",
+    "FlowSolution": "flowopt.solution",
+    "FlowoptError": "flowopt.errors",
+    "FlowoptWarning": "flowopt.errors",
+    "InputError": "flowopt.errors",
+    "Link": "flowopt.network",
+    "LogBarrier": "flowopt.objectives",
+    "MaxFlow": "flowopt.objectives",
+    "MaxMinFair": "flowopt.objectives",
+    "MinCost": "flowopt.objectives",
+    "Objective": "flowopt.objectives",
+    "ProportionalFair": "flowopt.objectives",
+    "Quadratic": "flowopt.objectives",
+    "Separable": "flowopt.objectives",
+    "SolverError": "flowopt.errors",
+    "Status": "flowopt.solution",
+    "UnsupportedError": "flowopt.errors",
+    "compare_solvers": "flowopt.comparison",
+    "information_tensor": "flowopt.tensors",
+    "register_tensor": "flowopt.tensors",
+    "solve": "flowopt.solvers",
+}
+_MODULES = ("capacities", "errors", "solvers", "tensors", "trace", "viz")
+
+__all__ = ["__version__", *_EXPORTS, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"flowopt.{name}")
+    else:
+        raise AttributeError(f"module 'flowopt' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,302 @@
+"""Upper bounds on how far a feasible flow is from optimal (method.md section 7).
+
+Each bound holds for any feasible flow and any potentials, whoever computed them: bad numbers
+give a large bound, never a wrong one. Potentials follow `FlowSolution.potentials`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import linprog
+from scipy.sparse.linalg import spsolve
+
+from flowopt import graph_kernels as kernels
+from flowopt.network import FloatArray, FlowNetwork
+from flowopt.objectives import (
+    LogBarrier,
+    MaxMinFair,
+    Objective,
+    ProportionalFair,
+    Separable,
+    reachable_players,
+)
+
+FIT_LIMIT = 200_000  # edges up to which missing potentials are fitted by a sparse factorisation
+GOOD_DELTA = 1e-6
+
+
+class Bound(NamedTuple):
+    """The last four fields of a `Certificate`."""
+
+    gap: float | None
+    attribution_error: FloatArray | None
+    delta: float | None
+    method: str
+
+
+def gap_bound(
+    net: FlowNetwork,
+    objective: Objective,
+    kept: FloatArray,
+    potential: FloatArray | None,
+    value: float,
+) -> tuple[Bound, FloatArray]:
+    """Bound for any objective but the barrier.
+
+    Parameters
+    ----------
+    kept : ndarray, shape (m,)
+        A feasible flow over the kept edges.
+    potential : ndarray, shape (n_nodes,), or None
+        None: found by a linear program.
+    value : float
+        |f|.
+
+    Returns
+    -------
+    Bound, ndarray of shape (n_nodes,)
+        And the potentials behind it, NaN if there are none.
+    """
+    nothing = np.full(net.graph.n_nodes, np.nan)
+    if isinstance(objective, Separable):
+        gap, y = separable_gap(net, objective, kept, potential)
+        error = None
+        if objective.modulus > 0:
+            # strong concavity: modulus/2 sum (f - f*)^2 / u <= gap; Cauchy-Schwarz per token
+            finite = np.where(np.isfinite(net.capacity), net.capacity, 0.0)
+            error = np.sqrt(2 * gap / objective.modulus * net.inflow(finite))
+        return Bound(_relative(gap, value), error, None, "dual"), y
+    if isinstance(objective, ProportionalFair | MaxMinFair):
+        gap, y = fair_gap(net, kept, potential)
+        error = net.inflow(kept) * largest_ratio(gap) if np.isfinite(gap) else None
+        return Bound(gap, error, None, "fair"), y
+    if objective.constrained:
+        return Bound(None, None, None, "none"), nothing
+    gradient = objective.gradient(net, kept)
+    if not np.isfinite(gradient).all():
+        return Bound(None, None, None, "none"), nothing
+    y = best_potential(net, gradient)
+    gap = linear_gap(net, gradient, kept, y)
+    gap = _relative(gap, value) if objective.facts.flow_units else gap
+    return Bound(gap, None, None, "Frank-Wolfe"), y
+
+
+def _relative(gap: float, value: float) -> float:
+    return gap / value if value > 0 else (0.0 if gap == 0 else np.inf)
+
+
+# --- the barrier: distance in the norm of its Hessian ---------------------------------------
+
+
+def barrier_bound(
+    net: FlowNetwork,
+    barrier: LogBarrier,
+    flow: FloatArray,
+    potential: FloatArray | None,
+    value: float,
+) -> tuple[Bound, FloatArray]:
+    """Gap and attribution error from the Newton distance delta, for a flow on every edge (E,)."""
+    graph, mu = net.graph, barrier.absolute_mu
+    if not graph.contractible:  # an unlimited edge may be idle: the duality gap still holds
+        gap, y = separable_gap(net, barrier, flow[net.edges.index], potential)
+        return Bound(_relative(gap, value), None, None, "dual"), y
+    if not kernels.is_interior(flow, graph.capacity):
+        y = np.full(graph.n_nodes, np.nan) if potential is None else potential
+        return Bound(np.inf, None, np.inf, "delta"), y
+    best = (np.inf, np.zeros(graph.n_nodes), np.full(graph.n_nodes, np.nan))
+    if potential is not None and np.isfinite(potential[graph.alive]).all():
+        y = graph.merged(potential)
+        best = (*newton_distance(net, mu, flow, y, value), y)
+    if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT:
+        y = fitted_potential(net, mu, flow, value)
+        fitted = (*newton_distance(net, mu, flow, y, value), y)
+        best = fitted if fitted[0] < best[0] else best
+    delta, room, y = best
+    if not delta < 1:
+        return Bound(np.inf, None, delta, "delta"), y
+    # -delta - log(1 - delta), from above where it would cancel
+    excess = -delta - np.log1p(-delta) if delta > 1e-4 else delta**2 * (0.5 + delta)
+    error = delta / (1 - delta) * np.sqrt(room[graph.players])
+    return Bound(mu * excess / value, error, delta, "delta"), y
+
+
+def newton_distance(
+    net: FlowNetwork, mu: float, flow: FloatArray, y: FloatArray, value: float
+) -> tuple[float, FloatArray]:
+    """Delta = sqrt(sum_e w_e (r_e/mu + 1/f_e - 1/(u_e-f_e))^2), and sum of w_e by node.
+
+    w_e = (1/f^2 + 1/(u-f)^2)^-1. The node sums run over the edges into a node, or out of it
+    where none come in.
+    """
+    g = net.graph
+    total, into, out = kernels.barrier_distance(
+        flow, g.capacity, g.row_tail, g.row_head, g.row_start, y, mu, g.n_nodes
+    )
+    if net.return_capacity is not None:
+        rest = net.return_capacity - value
+        root = 1 / np.hypot(1 / value, 1 / rest)
+        total += (root * ((1 - y[g.source].max()) / mu + 1 / value - 1 / rest)) ** 2
+    return float(np.sqrt(total)), np.where(into > 0, into, out)
+
+
+def fitted_potential(net: FlowNetwork, mu: float, flow: FloatArray, value: float) -> FloatArray:
+    """Potentials (n_nodes,) that make delta least for a given flow: weighted least squares."""
+    graph, edges = net.graph, net.edges
+    finite = np.isfinite(edges.capacity)
+    f, rest = flow[edges.index][finite], (edges.capacity - flow[edges.index])[finite]
+    root = 1 / np.hypot(1 / f, 1 / rest)
+    design = edges.full_incidence[:, np.flatnonzero(finite)].T @ graph.spread
+    offset = edges.full_incidence[:, np.flatnonzero(finite)].T @ graph.fixed
+    a = sp.diags_array(root) @ design
+    b = root * (mu * (1 / rest - 1 / f) - offset)
+    if net.return_capacity is not None:
+        back = net.return_capacity - value
+        weight = 1 / np.hypot(1 / value, 1 / back)
+        source = np.flatnonzero(graph.source & graph.alive)[:1]
+        a = sp.vstack([a, -weight * graph.spread[source]])
+        b = np.r_[b, weight * (mu * (1 / back - 1 / value) - 1)]
+    if not a.shape[1]:
+        return graph.fixed
+    free = np.atleast_1d(spsolve(sp.csc_array(a.T @ a), a.T @ b))
+    return np.asarray(graph.fixed + graph.spread @ free)
+
+
+# --- duality gaps ------------------------------------------------------------------------------
+
+
+def separable_gap(
+    net: FlowNetwork, objective: Separable, kept: FloatArray, potential: FloatArray | None
+) -> tuple[float, FloatArray]:
+    """Duality gap sum_e max_x [phi(x) + r x] - [phi(f) + r f], every term nonnegative.
+
+    For plain maximum flow it is the capacity of the (fractional) cut minus |f|.
+    """
+    edges, graph = net.edges, net.graph
+    if potential is None or not np.isfinite(potential[graph.alive]).all():
+        z = best_potential(net, objective.gradient(net, kept))
+        potential = z + graph.source  # linear potentials have the reward of |f| in the gradient
+    y = _admissible(net, potential)
+    price = y[edges.tail] - y[edges.head] + objective.linear(net)
+    free = np.isinf(edges.capacity)
+    if (price[free] > 1e-12).any():
+        return np.inf, y
+    f, u, r = kept[~free], edges.capacity[~free], price[~free]
+    top = y[graph.source & graph.alive]
+    level = 1.0 if net.return_capacity is None else float(top.min())
+    if net.return_capacity is not None:
+        f, u = np.r_[f, net.value(kept)], np.r_[u, net.return_capacity]
+        r = np.r_[r, 1 - level]
+    best = objective.edge_best(r, u)
+    term = r * (best - f) + objective.edge_value(best, u) - objective.edge_value(f, u)
+    leaving = edges.full_incidence @ kept
+    idle = -(price[free] @ kept[free])  # unlimited edges priced below cost yet used
+    idle += (top - level) @ leaving[graph.source & graph.alive]
+    idle += y[graph.sink] @ leaving[graph.sink]
+    return float(np.maximum(term, 0).sum() + idle), y
+
+
+def _admissible(net: FlowNetwork, potential: FloatArray) -> FloatArray:
+    """Potentials at which no unlimited edge has a positive price, close to those given."""
+    graph = net.graph
+    if graph.contractible and net.return_capacity is None:
+        return graph.merged(potential)
+    y = np.where(graph.alive, potential, 0.0)
+    if net.return_capacity is None:
+        y[graph.source & graph.alive] = np.maximum(y[graph.source & graph.alive], 1.0)
+    unlimited = np.flatnonzero(np.isinf(net.edges.capacity))
+    rank = np.argsort(graph.order)
+    for e in unlimited[np.argsort(rank[net.edges.tail[unlimited]], kind="stable")]:
+        y[net.edges.head[e]] = max(y[net.edges.head[e]], y[net.edges.tail[e]])
+    y[graph.sink] = np.minimum(y[graph.sink], 0.0)
+    return y
+
+
+def fair_gap(
+    net: FlowNetwork, kept: FloatArray, potential: FloatArray | None
+) -> tuple[float, FloatArray]:
+    """Frank-Wolfe gap of sum_j log(inflow_j): it bounds sum_j (a*_j / a_j - 1)."""
+    reach = reachable_players(net)
+    inflow = net.inflow(kept)
+    if (inflow[reach] <= 0).any():
+        return np.inf, np.full(net.graph.n_nodes, np.nan)
+    rate = np.zeros(net.n_players)
+    rate[reach] = 1 / inflow[reach]
+    gradient = net.edges.player_matrix.T @ rate
+    best = (np.inf, np.full(net.graph.n_nodes, np.nan))
+    if potential is not None and np.isfinite(potential).all():
+        best = (linear_gap(net, gradient, kept, potential), potential)
+    if best[0] > GOOD_DELTA:
+        z = best_potential(net, gradient)
+        gap = linear_gap(net, gradient, kept, z)
+        best = (gap, z) if gap < best[0] else best
+    return best
+
+
+def largest_ratio(gap: float) -> float:
+    """Largest |x - 1| with x - 1 - log x <= gap.
+
+    With x_j = a*_j / a_j the fair gap bounds sum_j (x_j - 1), and sum_j log x_j >= 0 at the
+    optimum, so x_j - 1 - log x_j <= gap for every token j.
+    """
+    x = 1 + np.sqrt(2 * gap) + gap  # above the root
+    for _ in range(60):  # Newton from above on a convex function: monotone
+        if x <= 1:
+            break
+        step = (x - 1 - np.log(x) - gap) / (1 - 1 / x)
+        if step <= 1e-12 * (x - 1):
+            break
+        x -= step
+    return float(x - 1)
+
+
+def linear_gap(net: FlowNetwork, gradient: FloatArray, kept: FloatArray, z: FloatArray) -> float:
+    """Upper bound on max over feasible x of gradient @ (x - flow), for any potentials z.
+
+    max_x gradient @ x <= sum_e u_e max(0, gradient_e + z_tail - z_head), with z >= 0 at
+    sources and z <= 0 at sinks.
+    """
+    edges, graph = net.edges, net.graph
+    if not np.isfinite(z).all():
+        return np.inf
+    z = np.where(graph.sink, np.minimum(z, 0), np.where(graph.source, np.maximum(z, 0), z))
+    price = gradient + z[edges.tail] - z[edges.head]
+    free = np.isinf(edges.capacity)
+    if (price[free] > 1e-9 * np.abs(gradient).max(initial=1.0)).any():
+        return np.inf
+    # termwise: u (p)+ - p f = (u - f)(p)+ + f (p)-, nonnegative and free of cancellation
+    f, p = kept, price
+    room = np.where(free, 0.0, edges.capacity - f)
+    terms = room * np.maximum(p, 0) + f * np.maximum(-p, 0)
+    leaving = edges.full_incidence @ kept
+    ends = graph.alive & (graph.source | graph.sink)
+    return float(terms.sum() + z[ends] @ leaving[ends])
+
+
+def best_potential(net: FlowNetwork, gradient: FloatArray) -> FloatArray:
+    """Dual solution z (n_nodes,) of max gradient @ x over feasible flows, by HiGHS; NaN if none."""
+    edges, graph = net.edges, net.graph
+    inner = graph.alive & ~graph.source & ~graph.sink
+    ends = np.flatnonzero(graph.alive & (graph.source | graph.sink))
+    sign = np.where(graph.source[ends], -1.0, 1.0)
+    unit = graph.largest_capacity or 1.0  # HiGHS's tolerances are absolute
+    weight = float(np.abs(gradient).max(initial=0.0)) or 1.0
+    upper = np.where(np.isinf(edges.capacity), np.nan, edges.capacity / unit)
+    a_ub: Any = sp.diags_array(sign) @ edges.full_incidence[ends]
+    result: Any = linprog(  # type: ignore[call-overload]
+        -gradient / weight,
+        A_ub=a_ub,
+        b_ub=np.zeros(len(ends)),
+        A_eq=edges.incidence,
+        b_eq=np.zeros(edges.incidence.shape[0]),
+        bounds=np.c_[np.zeros(len(gradient)), upper],
+        method="highs-ipm" if len(gradient) > 20_000 else "highs",
+    )
+    z = np.full(graph.n_nodes, np.nan)
+    if result.status == 0:
+        z[:] = 0.0
+        z[inner] = result.eqlin.marginals * weight
+        z[ends] = sign * result.ineqlin.marginals * weight
+    return z

@@ -1,0 +1,154 @@
+"""Certificates: repair a flow to exact feasibility, then bound what it falls short of (section 7).
+
+Nothing here trusts a solver: the bounds hold for any feasible flow and any potentials, so a bad
+answer gets a large bound, never a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flowopt import graph_kernels as kernels
+from flowopt.bounds import barrier_bound, gap_bound
+from flowopt.network import FloatArray, FlowNetwork
+from flowopt.objectives import LogBarrier, MaxMinFair, Objective
+from flowopt.solution import Certificate, FlowSolution, Status
+
+FEASIBILITY_TOLERANCE = 1e-7  # conservation and bounds, relative to |f|
+GAP_TOLERANCE = 1e-6
+
+
+def repaired(net: FlowNetwork, flow: FloatArray) -> FloatArray:
+    """The nearest feasible flow we can reach cheaply from raw numbers, shape (E,).
+
+    Clip to the bounds, balance every node over the edges that have room, then trim what is left
+    by only ever reducing flow; last, one factor for the return edge.
+    """
+    graph = net.graph
+    flow = np.clip(np.nan_to_num(flow, nan=0.0, posinf=0.0, neginf=0.0), 0.0, graph.capacity)
+    rows = (graph.row_head, graph.row_start, graph.node_rows, graph.node_rows_start, graph.order)
+    ends = (graph.source, graph.sink)
+    kernels.balance_downwards(flow, graph.capacity, *rows, *ends)
+    np.clip(flow, 0.0, graph.capacity, out=flow)  # rounding of the last step
+    kernels.trim(flow, graph.row_tail, *rows, *ends, kernels.ROUNDING)
+    if net.return_capacity is not None:
+        value = flow_value(net, flow)
+        if value > net.return_capacity:
+            flow *= net.return_capacity / value
+    return flow
+
+
+def certified(
+    net: FlowNetwork,
+    objective: Objective,
+    resolved: Objective,
+    flow: FloatArray,
+    potential: FloatArray | None,
+    solver: str,
+    stats: Mapping[str, Any],
+) -> FlowSolution:
+    """Turn a solver's raw numbers into a solution with our certificate.
+
+    Parameters
+    ----------
+    flow : ndarray, shape (E,)
+        On every possible edge; may be infeasible or contain NaN.
+    potential : ndarray, shape (n_nodes,), or None
+        None: best potentials are found by a linear program where the bound needs them.
+    """
+    graph = net.graph
+    raw = max(_residual(net, flow), _violation(net, flow))
+    flow = repaired(net, flow)
+    value = flow_value(net, flow)
+    unit = value if value > 0 else 1.0
+    feasibility = (_residual(net, flow) / unit, _violation(net, flow) / unit)
+    kept = None if isinstance(resolved, LogBarrier) else flow[graph.edges.index]
+    if graph.empty:
+        y = np.zeros(graph.n_nodes)
+        certificate = Certificate(0.0, 0.0, 0.0, np.zeros(net.n_players), None, "dual")
+        objective_value = 0.0
+    elif isinstance(resolved, LogBarrier):
+        bound, y = barrier_bound(net, resolved, flow, potential, value)
+        certificate = Certificate(*feasibility, **bound._asdict())
+        objective_value = _barrier_value(net, resolved, flow, value)
+    else:
+        assert kept is not None
+        bound, y = gap_bound(net, resolved, kept, potential, value)
+        certificate = Certificate(*feasibility, **bound._asdict())
+        objective_value = resolved.evaluate(net, kept)
+    status = _status(net, resolved, certificate, value, kept)
+    flow.setflags(write=False)
+    return FlowSolution(
+        network=net,
+        objective=objective,
+        resolved=resolved,
+        status=status,
+        value=value,
+        objective_value=objective_value,
+        certificate=certificate,
+        flow=flow,
+        potential=y,
+        solver=solver,
+        stats={**stats, "raw_residual": raw},
+    )
+
+
+def _status(
+    net: FlowNetwork,
+    objective: Objective,
+    certificate: Certificate,
+    value: float,
+    kept: FloatArray | None,
+) -> Status:
+    if max(certificate.conservation, certificate.bounds) > FEASIBILITY_TOLERANCE:
+        return Status.INACCURATE
+    if kept is not None and objective.constrained and not isinstance(objective, MaxMinFair):
+        import cvxpy as cp
+
+        for constraint in objective.constraints(cp.Constant(kept), net):
+            if np.max(constraint.violation()) > GAP_TOLERANCE * max(value, 1e-300):
+                return Status.INACCURATE
+    if certificate.gap is None:
+        return Status.FEASIBLE
+    return Status.OPTIMAL if certificate.gap <= GAP_TOLERANCE else Status.INACCURATE
+
+
+def flow_value(net: FlowNetwork, flow: FloatArray) -> float:
+    """|f| of a flow on every possible edge, shape (E,)."""
+    into, out = _sums(net, flow)
+    return float((out - into)[net.graph.source].sum())
+
+
+def _sums(net: FlowNetwork, flow: FloatArray) -> tuple[FloatArray, FloatArray]:
+    g = net.graph
+    into, out = kernels.node_sums(g.row_tail, g.row_head, g.row_start, flow, g.n_nodes)
+    return into, out
+
+
+def _residual(net: FlowNetwork, flow: FloatArray) -> float:
+    """Largest imbalance of a node; sources may only give, sinks may only take."""
+    into, out = _sums(net, flow)
+    source, sink = net.graph.source, net.graph.sink
+    excess = np.where(source, np.maximum(into - out, 0), np.where(sink, out - into, into - out))
+    excess[sink] = np.maximum(excess[sink], 0)
+    return float(np.abs(excess).max(initial=0.0))
+
+
+def _violation(net: FlowNetwork, flow: FloatArray) -> float:
+    over = max(float((flow - net.graph.capacity).max(initial=0.0)), -float(flow.min(initial=0.0)))
+    if net.return_capacity is not None:
+        over = max(over, flow_value(net, flow) - net.return_capacity)
+    return over
+
+
+def _barrier_value(net: FlowNetwork, barrier: LogBarrier, flow: FloatArray, value: float) -> float:
+    capacity = net.graph.capacity
+    kept = (capacity > 0) & np.isfinite(capacity)
+    total = value + float(barrier.edge_value(flow[kept], capacity[kept]).sum())
+    if net.return_capacity is not None:
+        back = np.array([net.return_capacity])
+        total += float(barrier.edge_value(np.array([value]), back)[0])
+    return total

@@ -1,0 +1,90 @@
+"""A network and an objective as one declarative CVXPY problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowopt.network import FlowNetwork
+from flowopt.objectives import MaxFlow, Objective
+
+if TYPE_CHECKING:
+    import cvxpy as cp
+
+    from flowopt.solution import FlowSolution
+
+
+@dataclass(frozen=True, eq=False)
+class FlowProblem:
+    """Maximise an objective over the feasible flows of a network.
+
+    Parameters
+    ----------
+    network : FlowNetwork
+    objective : Objective
+        Plain maximum flow by default.
+    """
+
+    network: FlowNetwork
+    objective: Objective = field(default_factory=MaxFlow)
+
+    def solve(self, solver: Any = None, **options: Any) -> FlowSolution:
+        """See `flowopt.solvers.solve`."""
+        from flowopt.solvers import solve
+
+        return solve(self.network, self.objective, solver, **options)
+
+    def to_cvxpy(self) -> cp.Problem:
+        """The problem over one variable named ``flow``, shape (m,), the kept edges in order.
+
+        Constraints, in this order: "conservation" at the inner nodes, bounds 0 <= flow and
+        flow <= capacity, then the one-sided and return limits where the network has them, then
+        the objective's own. Read it, change it, solve it: it is an ordinary CVXPY problem.
+        """
+        import cvxpy as cp
+
+        net = self.network
+        if net.graph.empty:
+            zero = cp.Variable(1, name="flow")
+            return cp.Problem(cp.Maximize(cp.sum(zero)), [zero == 0])
+        flow = cp.Variable(len(net.capacity), name="flow")
+        objective = self.objective.expression(flow, net)
+        return cp.Problem(
+            cp.Maximize(objective),
+            [*flow_constraints(flow, net), *self.objective.constraints(flow, net)],
+        )
+
+
+def flow_constraints(flow: Any, net: FlowNetwork) -> list[Any]:
+    """The feasible set: conservation, bounds, terminal directions and the return limit.
+
+    `flow` is any CVXPY expression of shape (m,). Conservation is always the first constraint,
+    0 <= flow the second and flow <= capacity the third.
+    """
+    graph, edges = net.graph, net.edges
+    finite = np.flatnonzero(np.isfinite(edges.capacity))
+    bounded = flow if len(finite) == len(edges.capacity) else flow[finite]
+    constraints = [
+        edges.incidence @ flow == 0,
+        flow >= 0,
+        bounded <= edges.capacity[finite],
+    ]
+    leaving = edges.full_incidence
+    mixed_source = _touched(net, graph.source, -1)
+    if mixed_source.size:  # edges enter a source: it may still only give
+        constraints.append(leaving[mixed_source] @ flow >= 0)
+    mixed_sink = _touched(net, graph.sink, 1)
+    if mixed_sink.size:  # edges leave a sink: it may still only take
+        constraints.append(leaving[mixed_sink] @ flow <= 0)
+    if net.return_capacity is not None:
+        constraints.append(net.value(flow) <= net.return_capacity)
+    return constraints
+
+
+def _touched(net: FlowNetwork, nodes: Any, sign: int) -> Any:
+    """Terminal nodes that also have kept edges on their other side."""
+    rows = np.flatnonzero(nodes & net.graph.alive)
+    other = net.edges.full_incidence[rows] * sign
+    return rows[np.asarray(other.maximum(0).sum(axis=1)).reshape(-1) > 0]

@@ -1,0 +1,211 @@
+"""Solving flow problems: interchangeable backends, one certificate.
+
+``solve`` picks a backend, lets it return raw numbers, and has flowopt's own certificate decide
+what they are worth.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+
+from flowopt.certificate import certified
+from flowopt.errors import InputError, MissingDependencyError, SolverError, UnsupportedError
+from flowopt.network import FlowNetwork
+from flowopt.objectives import (
+    Entropy,
+    LogBarrier,
+    MaxFlow,
+    MaxMinFair,
+    MinCost,
+    Objective,
+    ProportionalFair,
+    Quadratic,
+)
+from flowopt.solution import FlowSolution, Status
+from flowopt.solvers.base import RawSolution, Solver
+
+__all__ = [
+    "RawSolution",
+    "Solver",
+    "available",
+    "get_solver",
+    "maximum_flow_value",
+    "register",
+    "registered",
+    "solve",
+    "supporting",
+]
+
+# name -> module and class; a module is imported when its solver is first used
+_REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
+    "native": ("flowopt.solvers.native", "Native"),
+    "scipy": ("flowopt.solvers.scipy_maxflow", "ScipyMaxFlow"),
+    "fair": ("flowopt.solvers.fair", "FairDecomposition"),
+    "CLARABEL": ("flowopt.solvers.clarabel", "Clarabel"),
+    "ECOS": ("flowopt.solvers.ecos", "Ecos"),
+    "SCS": ("flowopt.solvers.scs", "Scs"),
+    "HIGHS": ("flowopt.solvers.highs", "Highs"),
+    "OSQP": ("flowopt.solvers.osqp", "Osqp"),
+}
+
+# the best backends for each objective, best first; every other objective goes to CLARABEL
+_PREFERRED: dict[type[Objective], tuple[str, ...]] = {
+    MaxFlow: ("scipy", "HIGHS", "CLARABEL"),
+    LogBarrier: ("native", "CLARABEL"),
+    Quadratic: ("CLARABEL", "HIGHS"),
+    Entropy: ("CLARABEL",),
+    MinCost: ("HIGHS", "CLARABEL"),
+    ProportionalFair: ("fair", "CLARABEL"),
+    MaxMinFair: ("fair", "CLARABEL"),
+}
+
+
+def registered() -> list[str]:
+    """Names of all known solvers, usable here or not."""
+    return list(_REGISTRY)
+
+
+def available() -> list[str]:
+    """Names of the solvers usable here."""
+    return [name for name in _REGISTRY if _solver_class(name).available()]
+
+
+def register(solver: type[Solver]) -> type[Solver]:
+    """Add a backend of your own, by its class; usable as a decorator."""
+    _REGISTRY[solver.name] = solver
+    return solver
+
+
+def get_solver(solver: str | Solver) -> Solver:
+    """The backend with a name (upper or lower case), with its default options.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    MissingDependencyError
+        If its package is not installed.
+    """
+    if isinstance(solver, Solver):
+        return solver
+    matches = [name for name in _REGISTRY if name.lower() == str(solver).lower()]
+    if not matches:
+        raise InputError(f"Unknown solver {solver!r}; known ones: {', '.join(_REGISTRY)}.")
+    found = _solver_class(matches[0])
+    if not found.available():
+        raise MissingDependencyError(
+            f"The solver {matches[0]} needs the package {found.package!r}: "
+            f"pip install {found.package}."
+        )
+    return found()
+
+
+def supporting(net: FlowNetwork, objective: Objective) -> list[str]:
+    """Names of the available solvers that can solve this problem."""
+    return [name for name in available() if get_solver(name).refusal(net, objective) is None]
+
+
+def solve(
+    net: FlowNetwork,
+    objective: Objective | None = None,
+    solver: str | Solver | None = None,
+    *,
+    throw: bool = True,
+    start: FlowSolution | None = None,
+) -> FlowSolution:
+    """Solve a flow problem and certify the answer.
+
+    Parameters
+    ----------
+    net : FlowNetwork
+    objective : Objective, optional
+        Plain maximum flow by default.
+    solver : str, Solver, optional
+        A name of `available`, or a backend with options of its own; None picks the best that can.
+    throw : bool
+        Whether an answer without proof (``inaccurate``, ``failed``) raises; otherwise the
+        solution is returned and its status says so.
+    start : FlowSolution, optional
+        Solution of a similar problem on the same nodes, for backends that can start from it.
+
+    Returns
+    -------
+    FlowSolution
+
+    Raises
+    ------
+    UnsupportedError
+        If the solver cannot solve this objective on this network.
+    SolverError
+        If no certified answer was found; its `solution` keeps what was.
+    """
+    objective = MaxFlow() if objective is None else objective
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective such as MaxFlow(), not {objective!r}.")
+    began = time.perf_counter()
+    resolved = objective.resolve(net)
+    resolve_seconds = time.perf_counter() - began
+    if net.graph.empty:
+        chosen, raw = "none", RawSolution(None, None, "no path from source to sink", 0.0, 0.0, 0)
+    else:
+        backend = _choose(net, resolved, solver)
+        chosen = backend.name
+        raw = backend.solve(net, resolved, None if start is None else start.potential)
+    flow = raw.flow
+    if flow is None:
+        import numpy as np
+
+        flow = np.zeros(len(net.graph.capacity))
+    began = time.perf_counter()
+    stats = {
+        "message": raw.message,
+        "iterations": raw.iterations,
+        "resolve_seconds": resolve_seconds,
+        "build_seconds": raw.build_seconds,
+        "solve_seconds": raw.solve_seconds,
+        **raw.extra,
+    }
+    solution = certified(net, objective, resolved, flow, raw.potential, chosen, stats)
+    solution.stats["certify_seconds"] = time.perf_counter() - began  # type: ignore[index]
+    if throw and solution.status in (Status.INACCURATE, Status.FAILED):
+        raise SolverError(
+            f"{chosen} did not reach a certified optimum of {objective!r} ({raw.message}): "
+            f"{solution.certificate}. {solution.status.advice} The flow found is kept in the "
+            "error's .solution; throw=False returns it.",
+            solution,
+        )
+    return solution
+
+
+def maximum_flow_value(net: FlowNetwork) -> float:
+    """F*, the value of the plain maximum flow, certified by a minimum cut."""
+    return solve(net, MaxFlow()).value
+
+
+def _choose(net: FlowNetwork, objective: Objective, solver: str | Solver | None) -> Solver:
+    if solver is not None:
+        backend = get_solver(solver)
+        why = backend.refusal(net, objective)
+        if why is not None:
+            can = ", ".join(supporting(net, objective)) or "none here"
+            raise UnsupportedError(
+                f"{backend.name} cannot solve {objective!r}: {why}. Solvers that can: {can}."
+            )
+        return backend
+    names = next((n for kind, n in _PREFERRED.items() if isinstance(objective, kind)), ())
+    for name in dict.fromkeys((*names, "CLARABEL", "ECOS", "SCS")):
+        if _solver_class(name).available():
+            backend = get_solver(name)
+            if backend.refusal(net, objective) is None:
+                return backend
+    raise UnsupportedError(f"No solver here can solve {objective!r}; try CLARABEL (pip install).")
+
+
+def _solver_class(name: str) -> type[Solver]:
+    entry = _REGISTRY[name]
+    if isinstance(entry, tuple):
+        module, attribute = entry
+        found: type[Solver] = getattr(import_module(module), attribute)
+        return found
+    return entry
