@@ -95,24 +95,25 @@ def barrier_bound(
     net: FlowNetwork,
     barrier: LogBarrier,
     flow: FloatArray,
+    slack: FloatArray,
     potential: FloatArray | None,
     value: float,
 ) -> tuple[Bound, FloatArray]:
-    """Gap and attribution error from the Newton distance delta, for a flow on every edge (E,)."""
+    """Gap and attribution error from the Newton distance delta; flow and slack on every edge."""
     graph, mu = net.graph, barrier.absolute_mu
     if not graph.contractible:  # an unlimited edge may be idle: the duality gap still holds
         gap, y = separable_gap(net, barrier, flow[net.edges.index], potential)
         return Bound(_relative(gap, value), None, None, "dual"), y
-    if not kernels.is_interior(flow, graph.capacity):
+    if not kernels.is_interior(flow, slack, graph.capacity):
         y = np.full(graph.n_nodes, np.nan) if potential is None else potential
         return Bound(np.inf, None, np.inf, "delta"), y
     best = (np.inf, np.zeros(graph.n_nodes), np.full(graph.n_nodes, np.nan))
     if potential is not None and np.isfinite(potential[graph.alive]).all():
         y = graph.merged(potential)
-        best = (*newton_distance(net, mu, flow, y, value), y)
+        best = (*newton_distance(net, mu, flow, slack, y, value), y)
     if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT:
-        y = fitted_potential(net, mu, flow, value)
-        fitted = (*newton_distance(net, mu, flow, y, value), y)
+        y = fitted_potential(net, mu, flow, slack, value)
+        fitted = (*newton_distance(net, mu, flow, slack, y, value), y)
         best = fitted if fitted[0] < best[0] else best
     delta, room, y = best
     if not delta < 1:
@@ -124,7 +125,7 @@ def barrier_bound(
 
 
 def newton_distance(
-    net: FlowNetwork, mu: float, flow: FloatArray, y: FloatArray, value: float
+    net: FlowNetwork, mu: float, flow: FloatArray, slack: FloatArray, y: FloatArray, value: float
 ) -> tuple[float, FloatArray]:
     """Delta = sqrt(sum_e w_e (r_e/mu + 1/f_e - 1/(u_e-f_e))^2), and sum of w_e by node.
 
@@ -133,7 +134,7 @@ def newton_distance(
     """
     g = net.graph
     total, into, out = kernels.barrier_distance(
-        flow, g.capacity, g.row_tail, g.row_head, g.row_start, y, mu, g.n_nodes
+        flow, slack, g.capacity, g.row_tail, g.row_head, g.row_start, y, mu, g.n_nodes
     )
     if net.return_capacity is not None:
         rest = net.return_capacity - value
@@ -142,11 +143,13 @@ def newton_distance(
     return float(np.sqrt(total)), np.where(into > 0, into, out)
 
 
-def fitted_potential(net: FlowNetwork, mu: float, flow: FloatArray, value: float) -> FloatArray:
+def fitted_potential(
+    net: FlowNetwork, mu: float, flow: FloatArray, slack: FloatArray, value: float
+) -> FloatArray:
     """Potentials (n_nodes,) that make delta least for a given flow: weighted least squares."""
     graph, edges = net.graph, net.edges
     finite = np.isfinite(edges.capacity)
-    f, rest = flow[edges.index][finite], (edges.capacity - flow[edges.index])[finite]
+    f, rest = flow[edges.index][finite], slack[edges.index][finite]
     root = 1 / np.hypot(1 / f, 1 / rest)
     design = edges.full_incidence[:, np.flatnonzero(finite)].T @ graph.spread
     offset = edges.full_incidence[:, np.flatnonzero(finite)].T @ graph.fixed

@@ -21,24 +21,40 @@ FEASIBILITY_TOLERANCE = 1e-7  # conservation and bounds, relative to |f|
 GAP_TOLERANCE = 1e-6
 
 
-def repaired(net: FlowNetwork, flow: FloatArray) -> FloatArray:
-    """The nearest feasible flow we can reach cheaply from raw numbers, shape (E,).
+def repaired(
+    net: FlowNetwork, flow: FloatArray, slack: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """The nearest feasible flow we can reach cheaply from raw numbers, and its slack.
 
     Clip to the bounds, balance every node over the edges that have room, then trim what is left
     by only ever reducing flow; last, one factor for the return edge.
+
+    Parameters
+    ----------
+    flow : ndarray, shape (E,)
+        Anything, NaN included.
+    slack : ndarray, shape (E,), optional
+        Capacity minus flow, if it is known beyond the rounding of the difference; ignored
+        unless it is that difference up to rounding.
     """
     graph = net.graph
     flow = np.clip(np.nan_to_num(flow, nan=0.0, posinf=0.0, neginf=0.0), 0.0, graph.capacity)
+    if slack is None or not kernels.honest_slack(flow, slack, graph.capacity, kernels.ROUNDING):
+        slack = graph.capacity - flow
+    else:
+        slack = slack.copy()
     rows = (graph.row_head, graph.row_start, graph.node_rows, graph.node_rows_start, graph.order)
     ends = (graph.source, graph.sink)
-    kernels.balance_downwards(flow, graph.capacity, *rows, *ends)
+    kernels.balance_downwards(flow, slack, graph.capacity, *rows, *ends)
     np.clip(flow, 0.0, graph.capacity, out=flow)  # rounding of the last step
-    kernels.trim(flow, graph.row_tail, *rows, *ends, kernels.ROUNDING)
+    np.maximum(slack, 0.0, out=slack)
+    kernels.trim(flow, slack, graph.row_tail, *rows, *ends, kernels.ROUNDING)
     if net.return_capacity is not None:
         value = flow_value(net, flow)
         if value > net.return_capacity:
+            slack += flow * (1 - net.return_capacity / value)
             flow *= net.return_capacity / value
-    return flow
+    return flow, slack
 
 
 def certified(
@@ -49,6 +65,7 @@ def certified(
     potential: FloatArray | None,
     solver: str,
     stats: Mapping[str, Any],
+    slack: FloatArray | None = None,
 ) -> FlowSolution:
     """Turn a solver's raw numbers into a solution with our certificate.
 
@@ -58,10 +75,12 @@ def certified(
         On every possible edge; may be infeasible or contain NaN.
     potential : ndarray, shape (n_nodes,), or None
         None: best potentials are found by a linear program where the bound needs them.
+    slack : ndarray, shape (E,), optional
+        See `repaired`.
     """
     graph = net.graph
     raw = max(_residual(net, flow), _violation(net, flow))
-    flow = repaired(net, flow)
+    flow, slack = repaired(net, flow, slack)
     value = flow_value(net, flow)
     unit = value if value > 0 else 1.0
     feasibility = (_residual(net, flow) / unit, _violation(net, flow) / unit)
@@ -71,9 +90,9 @@ def certified(
         certificate = Certificate(0.0, 0.0, 0.0, np.zeros(net.n_players), None, "dual")
         objective_value = 0.0
     elif isinstance(resolved, LogBarrier):
-        bound, y = barrier_bound(net, resolved, flow, potential, value)
+        bound, y = barrier_bound(net, resolved, flow, slack, potential, value)
         certificate = Certificate(*feasibility, **bound._asdict())
-        objective_value = _barrier_value(net, resolved, flow, value)
+        objective_value = _barrier_value(net, resolved, flow, slack, value)
     else:
         assert kept is not None
         bound, y = gap_bound(net, resolved, kept, potential, value)
@@ -144,10 +163,10 @@ def _violation(net: FlowNetwork, flow: FloatArray) -> float:
     return over
 
 
-def _barrier_value(net: FlowNetwork, barrier: LogBarrier, flow: FloatArray, value: float) -> float:
-    capacity = net.graph.capacity
-    kept = (capacity > 0) & np.isfinite(capacity)
-    total = value + float(barrier.edge_value(flow[kept], capacity[kept]).sum())
+def _barrier_value(
+    net: FlowNetwork, barrier: LogBarrier, flow: FloatArray, slack: FloatArray, value: float
+) -> float:
+    total: float = value + barrier.absolute_mu * kernels.log_sum(flow, slack, net.graph.capacity)
     if net.return_capacity is not None:
         back = np.array([net.return_capacity])
         total += float(barrier.edge_value(np.array([value]), back)[0])

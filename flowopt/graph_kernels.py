@@ -122,46 +122,57 @@ def node_sums(row_tail, row_head, row_start, flow, n):
 
 @compiled
 def balance_downwards(
-    flow, capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink
+    flow, slack, capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink
 ):
     """Spread each node's imbalance over its outgoing edges, in place, where they have room.
 
     From the top down, edge e takes a share proportional to w_e = (1/f^2 + 1/(u-f)^2)^-1, the
     change that costs least in the local norm of the barrier. A node whose edges have no room
-    for it is left to `trim`.
+    for it is left to `trim`. The slack u - f moves along, so that it keeps its own precision.
     """
     into = np.zeros(len(order))
     for v in order:
-        out = room = slack = 0.0
+        out = room = widest = 0.0
         for k in range(node_rows_start[v], node_rows_start[v + 1]):
             r = node_rows[k]
             for e in range(row_start[r], row_start[r + 1]):
-                f = flow[e]
                 if capacity[e] > 0:
-                    out += f
-                    s = min(f, capacity[e] - f)
+                    out += flow[e]
+                    s = min(flow[e], slack[e])
                     room += s * s
-                    slack = max(slack, s)
+                    widest = max(widest, s)
         missing = into[v] - out
         if source[v]:
             missing = max(missing, 0.0)
         if sink[v]:
             missing = min(missing, 0.0)
-        spread = room > 0 and missing != 0 and abs(missing) * slack < 0.5 * room
+        spread = room > 0 and missing != 0 and abs(missing) * widest < 0.5 * room
         for k in range(node_rows_start[v], node_rows_start[v + 1]):
             r = node_rows[k]
             head = row_head[r] - row_start[r]
             for e in range(row_start[r], row_start[r + 1]):
                 if capacity[e] > 0:
                     if spread:
-                        s = min(flow[e], capacity[e] - flow[e])
-                        flow[e] += missing * (s * s / room)
+                        s = min(flow[e], slack[e])
+                        change = missing * (s * s / room)
+                        flow[e] += change
+                        slack[e] -= change
                     into[head + e] += flow[e]
 
 
 @compiled
 def trim(
-    flow, row_tail, row_head, row_start, node_rows, node_rows_start, order, source, sink, rounding
+    flow,
+    slack,
+    row_tail,
+    row_head,
+    row_start,
+    node_rows,
+    node_rows_start,
+    order,
+    source,
+    sink,
+    rounding,
 ):
     """Make a flow within its bounds conserve exactly, in place, by only ever reducing it.
 
@@ -183,7 +194,9 @@ def trim(
             r = node_rows[k]
             head = row_head[r] - row_start[r]
             for e in range(row_start[r], row_start[r + 1]):
-                flow[e] *= keep[head + e]
+                if keep[head + e] < 1:
+                    slack[e] += flow[e] * (1 - keep[head + e])
+                    flow[e] *= keep[head + e]
                 out += flow[e]
         if not sink[v] and into[v] > out * (1 + rounding):
             keep[v] = out / into[v]
@@ -201,12 +214,14 @@ def trim(
             r = node_rows[k]
             head = row_head[r] - row_start[r]
             for e in range(row_start[r], row_start[r + 1]):
-                flow[e] *= scale
+                if scale < 1:
+                    slack[e] += flow[e] * (1 - scale)
+                    flow[e] *= scale
                 into[head + e] += flow[e]
 
 
 @compiled_sums
-def barrier_distance(flow, capacity, row_tail, row_head, row_start, potential, mu, n):
+def barrier_distance(flow, slack, capacity, row_tail, row_head, row_start, potential, mu, n):
     """delta^2 of method section 7, and the sum of w_e over the edges into and out of each node."""
     total = 0.0
     into, out = np.zeros(n), np.zeros(n)
@@ -218,8 +233,7 @@ def barrier_distance(flow, capacity, row_tail, row_head, row_start, potential, m
         for e in range(begin, end):
             u = capacity[e]
             if u > 0 and u < np.inf:
-                f = flow[e]
-                rest = u - f
+                f, rest = flow[e], slack[e]
                 # w = (1/f^2 + 1/rest^2)^-1 without overflow for tiny flows
                 low, high = min(f, rest), max(f, rest)
                 ratio = low / high
@@ -233,12 +247,42 @@ def barrier_distance(flow, capacity, row_tail, row_head, row_start, potential, m
 
 
 @compiled
-def is_interior(flow, capacity):
-    """Whether 0 < flow < capacity on every kept edge of finite capacity, flow > 0 elsewhere."""
+def is_interior(flow, slack, capacity):
+    """Whether flow and slack are positive on every kept edge."""
     for e in range(len(flow)):  # noqa: SIM110 (compiled)
-        if capacity[e] > 0 and not (0.0 < flow[e] < capacity[e]):
+        if capacity[e] > 0 and not (flow[e] > 0 and slack[e] > 0):
             return False
     return True
+
+
+@compiled
+def honest_slack(flow, slack, capacity, rounding):
+    """Whether slack is capacity - flow up to rounding."""
+    for e in range(len(flow)):  # noqa: SIM110 (compiled)
+        u = capacity[e]
+        if u < np.inf and not abs(u - flow[e] - slack[e]) <= rounding * u:
+            return False
+    return True
+
+
+@compiled
+def log_sum(flow, slack, capacity):
+    """Sum of log f + log(u - f) over the kept edges of finite capacity.
+
+    Factors are multiplied before the logarithm is taken, as long as they stay in range.
+    """
+    total, product = 0.0, 1.0
+    for e in range(len(flow)):
+        if 0 < capacity[e] < np.inf:
+            product *= flow[e]
+            if not 1e-150 < product < 1e150:
+                total += np.log(product)
+                product = 1.0
+            product *= slack[e]
+            if not 1e-150 < product < 1e150:
+                total += np.log(product)
+                product = 1.0
+    return total + np.log(product)
 
 
 @compiled

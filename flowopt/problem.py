@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowopt.network import FlowNetwork
+from flowopt.network import FlowNetwork, IntArray
 from flowopt.objectives import MaxFlow, Objective
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def flow_constraints(flow: Any, net: FlowNetwork) -> list[Any]:
     `flow` is any CVXPY expression of shape (m,). Conservation is always the first constraint,
     0 <= flow the second and flow <= capacity the third.
     """
-    graph, edges = net.graph, net.edges
+    edges = net.edges
     finite = np.flatnonzero(np.isfinite(edges.capacity))
     bounded = flow if len(finite) == len(edges.capacity) else flow[finite]
     constraints = [
@@ -72,10 +72,9 @@ def flow_constraints(flow: Any, net: FlowNetwork) -> list[Any]:
         bounded <= edges.capacity[finite],
     ]
     leaving = edges.full_incidence
-    mixed_source = _touched(net, graph.source, -1)
+    mixed_source, mixed_sink = mixed_terminals(net)
     if mixed_source.size:  # edges enter a source: it may still only give
         constraints.append(leaving[mixed_source] @ flow >= 0)
-    mixed_sink = _touched(net, graph.sink, 1)
     if mixed_sink.size:  # edges leave a sink: it may still only take
         constraints.append(leaving[mixed_sink] @ flow <= 0)
     if net.return_capacity is not None:
@@ -83,8 +82,12 @@ def flow_constraints(flow: Any, net: FlowNetwork) -> list[Any]:
     return constraints
 
 
-def _touched(net: FlowNetwork, nodes: Any, sign: int) -> Any:
-    """Terminal nodes that also have kept edges on their other side."""
-    rows = np.flatnonzero(nodes & net.graph.alive)
-    other = net.edges.full_incidence[rows] * sign
-    return rows[np.asarray(other.maximum(0).sum(axis=1)).reshape(-1) > 0]
+def mixed_terminals(net: FlowNetwork) -> tuple[IntArray, IntArray]:
+    """Source nodes that edges enter, and sink nodes that edges leave, by node number."""
+    graph = net.graph
+    found = []
+    for terminal, sign in ((graph.source, -1), (graph.sink, 1)):
+        rows = np.flatnonzero(terminal & graph.alive)
+        other = net.edges.full_incidence[rows] * sign
+        found.append(rows[np.asarray(other.maximum(0).sum(axis=1)).reshape(-1) > 0])
+    return found[0], found[1]

@@ -166,7 +166,7 @@ def solve(
         "solve_seconds": raw.solve_seconds,
         **raw.extra,
     }
-    solution = certified(net, objective, resolved, flow, raw.potential, chosen, stats)
+    solution = certified(net, objective, resolved, flow, raw.potential, chosen, stats, raw.slack)
     solution.stats["certify_seconds"] = time.perf_counter() - began  # type: ignore[index]
     if throw and solution.status in (Status.INACCURATE, Status.FAILED):
         raise SolverError(

@@ -21,6 +21,8 @@ class RawSolution:
     flow : ndarray, shape (E,), or None
         On every possible edge of ``net.graph``; None if the backend returned nothing.
     potential : ndarray, shape (n_nodes,), or None
+    slack : ndarray, shape (E,), or None
+        Capacity minus flow, where the backend knows it better than the difference does.
     message : str
         The backend's own word on how it ended.
     build_seconds, solve_seconds : float
@@ -37,6 +39,7 @@ class RawSolution:
     solve_seconds: float
     iterations: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    slack: FloatArray | None = None
 
 
 class Solver(ABC):

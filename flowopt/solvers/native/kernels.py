@@ -1,0 +1,339 @@
+"""Compiled passes over the edges for the native barrier solver (method.md section 6).
+
+Arrays are those of `flowopt.graph.Graph`, with one more row where the return edge is limited;
+`reward` is an edge's own objective coefficient by row (1 on the return edge). Edges without
+capacity have flow and weight 0. The price of an edge is r = reward + y_tail - y_head.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from flowopt.graph_kernels import compiled, compiled_sums
+
+inlined = numba.njit(inline="always")
+
+
+# --- the dual function: best flows at given potentials ---------------------------------------
+
+
+@compiled_sums
+def dual_pass(
+    capacity, row_tail, row_head, row_start, reward, y, mu, weight, residual, diagonal
+):  # fmt: skip
+    """One read of the capacities: edge weights, and residual and weight sums by node.
+
+    With s = r u / mu, the best flow of an edge is f = u g(s), g in (0, 1) the root of
+    s g^2 - (s - 2) g - 1 = 0; df/dr = u^2 h^2 / (mu (1 - 2h)), h = g (1 - g). The smaller of g
+    and 1 - g is 2 / (2 + |s| + sqrt(s^2 + 4)): no cancellation.
+    """
+    residual[:] = 0.0
+    diagonal[:] = 0.0
+    scale = 1.0 / mu
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        top = y[row_tail[k]] + reward[k]
+        leaving = 0.0
+        spread = 0.0
+        for e in range(begin, end):
+            u = capacity[e]
+            r = top - y[head + e]
+            s = r * (u * scale)
+            small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
+            g = 1.0 - small if s > 0 else small
+            h = small * (1.0 - small)
+            f = u * g
+            w = (u * h) * (u * h) * scale / (1.0 - 2.0 * h)
+            weight[e] = w
+            leaving += f
+            spread += w
+            residual[head + e] -= f
+            diagonal[head + e] += w
+        residual[row_tail[k]] += leaving
+        diagonal[row_tail[k]] += spread
+
+
+@compiled_sums
+def best_flow(capacity, row_tail, row_head, row_start, reward, y, dy, mu, flow, slack):
+    """Best flow of every edge at potentials y + dy, and what it leaves free, in place.
+
+    To first order in dy, which so may be far below the rounding of y.
+    """
+    scale = 1.0 / mu
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        top, dtop = y[row_tail[k]] + reward[k], dy[row_tail[k]]
+        for e in range(begin, end):
+            u = capacity[e]
+            s = (top - y[head + e]) * (u * scale)
+            small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
+            h = small * (1.0 - small)
+            change = (dtop - dy[head + e]) * ((u * h) * (u * h) * scale / (1.0 - 2.0 * h))
+            flow[e] = (u * (1.0 - small) if s > 0 else u * small) + change
+            slack[e] = (u * small if s > 0 else u * (1.0 - small)) - change
+
+
+# --- the central path: flows and multipliers move together ------------------------------------
+
+
+@inlined
+def _state(u, p, q, r):
+    """Flow, slack and their multipliers from the two numbers kept of an edge.
+
+    p is the flow, or minus the slack if that is smaller; q the smaller multiplier. The others
+    follow from f + s = u and zu - zl = r without cancellation.
+    """
+    f = p if p >= 0 else u + p
+    s = u - p if p >= 0 else -p
+    zl = q if r >= 0 else q - r
+    zu = q + r if r >= 0 else q
+    return f, s, zl, zu
+
+
+@compiled
+def central_start(capacity, row_tail, row_head, row_start, reward, y, mu, p, q):
+    """Edge states with f zl = s zu = mu at potentials y, in place; conservation is not met."""
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        top = y[row_tail[k]] + reward[k]
+        for e in range(begin, end):
+            u = capacity[e] if capacity[e] > 0 else 1.0
+            r = top - y[head + e]
+            x = abs(r) * u / mu
+            share = 2.0 / (2.0 + x + np.sqrt(x * x + 4.0))
+            p[e] = -u * share if r > 0 else u * share
+            q[e] = mu / (u * (1.0 - share))
+
+
+@compiled_sums
+def advance(
+    capacity, row_tail, row_head, row_start, reward, y, dy, old, step_f, step_z, new, mu,
+    p, q, weight, balance, diagonal,
+):  # fmt: skip
+    """Step towards the path's point at `old`, then set up the Newton step towards `new`.
+
+    Writes the states p, q, the edge weights, and by node the right-hand side `balance` and the
+    sum of weights. Returns sum f zl + s zu, and the squared distance of f zl and s zu from mu.
+    """
+    balance[:] = 0.0
+    diagonal[:] = 0.0
+    products = distance = 0.0
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        tail = row_tail[k]
+        top, dtop = y[tail] + reward[k], dy[tail]
+        sum_push = sum_weight = 0.0
+        for e in range(begin, end):
+            live = capacity[e] > 0
+            u = capacity[e] if live else 1.0
+            r = top - y[head + e]
+            dr = dtop - dy[head + e]
+            f, s, zl, zu = _state(u, np.float64(p[e]), np.float64(q[e]), r)
+            inverse = 1.0 / (f * s)
+            df = (dr + r + old * (s - f) * inverse) / ((zl * s + zu * f) * inverse)
+            zl += step_z * (old - zl * (f + df)) * (s * inverse)
+            zu += step_z * (old - zu * (s - df)) * (f * inverse)
+            f += step_f * df
+            s -= step_f * df
+            r += step_z * dr
+            p[e] = f if f <= s else -s
+            q[e] = zl if r >= 0 else zu
+            inverse = 1.0 / (f * s)
+            w = 1.0 / ((zl * s + zu * f) * inverse)
+            push = f + w * (r + new * (s - f) * inverse)
+            w = w if live else 0.0
+            push = push if live else 0.0
+            weight[e] = w
+            a, b = f * zl, s * zu
+            products += a + b if live else 0.0
+            a, b = a / mu - 1.0, b / mu - 1.0
+            distance += a * a + b * b if live else 0.0
+            sum_push += push
+            sum_weight += w
+            balance[head + e] -= push
+            diagonal[head + e] += w
+        balance[tail] += sum_push
+        diagonal[tail] += sum_weight
+    return products, distance
+
+
+@compiled_sums
+def step_lengths(capacity, row_tail, row_head, row_start, reward, y, dy, tau, p, q):
+    """How far flows and multipliers may go towards the path's point at tau.
+
+    Returns the largest relative decrease of a flow or slack, and of a multiplier, and the sums
+    over edges of df r and df dr, which tell the products after any step.
+    """
+    worst_f = worst_z = along = across = 0.0
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        tail = row_tail[k]
+        top, dtop = y[tail] + reward[k], dy[tail]
+        for e in range(begin, end):
+            live = capacity[e] > 0
+            u = capacity[e] if live else 1.0
+            r = top - y[head + e]
+            dr = dtop - dy[head + e]
+            f, s, zl, zu = _state(u, np.float64(p[e]), np.float64(q[e]), r)
+            inverse = 1.0 / (f * s)
+            df = (dr + r + tau * (s - f) * inverse) / ((zl * s + zu * f) * inverse)
+            df = df if live else 0.0
+            a, b = df * (s * inverse), df * (f * inverse)
+            both = tau * inverse / (zl * zu)
+            c = max(1.0 + a - both * (zu * s), 1.0 - b - both * (zl * f))
+            worst_f = max(worst_f, max(-a, b))
+            worst_z = max(worst_z, c if live else 0.0)
+            along += df * r
+            across += df * dr
+    return worst_f, worst_z, along, across
+
+
+# --- the weighted graph Laplacian ---------------------------------------------------------------
+
+
+@compiled_sums
+def laplacian(weight, row_tail, row_head, row_start, diagonal, x, out):
+    """Weighted graph Laplacian times x, into `out`; every weight is read once."""
+    for v in range(len(x)):
+        out[v] = diagonal[v] * x[v]
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        head = row_head[k] - begin
+        top = x[row_tail[k]]
+        total = 0.0
+        for e in range(begin, end):
+            w = weight[e]
+            total += w * x[head + e]
+            out[head + e] -= w * top
+        out[row_tail[k]] -= total
+
+
+@compiled_sums
+def conjugate_gradients(
+    weight, row_tail, row_head, row_start, diagonal, label, right, tolerance, limit, x
+):
+    """Solve the merged Laplacian system by Jacobi-preconditioned conjugate gradients, in place.
+
+    `label` maps nodes to unknowns (-1: fixed at 0); `right` and `x` have one entry per unknown.
+    Returns the number of steps, and whether the preconditioned residual fell by `tolerance`.
+    """
+    n, nodes = len(right), len(label)
+    scale = np.zeros(n)
+    for v in range(nodes):
+        if label[v] >= 0:
+            scale[label[v]] += diagonal[v]
+    full, image = np.zeros(nodes), np.zeros(nodes)
+    r = right.copy()
+    x[:] = 0.0
+    z = r / scale
+    p = z.copy()
+    rz = np.dot(r, z)
+    goal = rz * tolerance * tolerance
+    steps = 0
+    q = np.zeros(n)
+    while rz > goal and steps < limit:
+        for v in range(nodes):
+            full[v] = p[label[v]] if label[v] >= 0 else 0.0
+        laplacian(weight, row_tail, row_head, row_start, diagonal, full, image)
+        q[:] = 0.0
+        for v in range(nodes):
+            if label[v] >= 0:
+                q[label[v]] += image[v]
+        curvature = np.dot(p, q)
+        if not curvature > 0:
+            break
+        a = rz / curvature
+        x += a * p
+        r -= a * q
+        z = r / scale
+        previous = rz
+        rz = np.dot(r, z)
+        p = z + (rz / previous) * p
+        steps += 1
+    return steps, rz <= goal
+
+
+@compiled
+def assemble(weight, row_tail, row_head, row_start, label, h):
+    """Add the merged Laplacian's lower triangle to the dense matrix h, in place."""
+    for k in range(len(row_tail)):
+        head = row_head[k] - row_start[k]
+        i = label[row_tail[k]]
+        for e in range(row_start[k], row_start[k + 1]):
+            w = weight[e]
+            if w > 0:
+                j = label[head + e]
+                if i >= 0:
+                    h[i, i] += w
+                if j >= 0:
+                    h[j, j] += w
+                if i >= 0 and j >= 0:
+                    h[max(i, j), min(i, j)] -= w
+
+
+# --- starts and unlimited edges -----------------------------------------------------------------
+
+
+@compiled
+def heights(capacity, row_head, row_start, node_rows, node_rows_start, order):
+    """Height of each node as a share of the longest path through it: 1 at the top, 0 below."""
+    n = len(order)
+    depth, height = np.zeros(n), np.zeros(n)
+    for v in order:
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
+                if capacity[e] > 0:
+                    depth[head + e] = max(depth[head + e], depth[v] + 1)
+    for at in range(n - 1, -1, -1):
+        v = order[at]
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
+                if capacity[e] > 0:
+                    height[v] = max(height[v], height[head + e] + 1)
+    return height / np.maximum(depth + height, 1)
+
+
+@compiled
+def fill_unlimited(flow, capacity, row_head, row_start, node_rows, node_rows_start, order, source):
+    """Flow of unlimited edges from conservation, in place.
+
+    Each is its head's only way in or its tail's only way out: bottom-up it takes what the head
+    passes on, then top-down what the tail receives, where the tail has nothing else to do.
+    """
+    n = len(order)
+    into, out = np.zeros(n), np.zeros(n)
+    for at in range(n - 1, -1, -1):
+        v = order[at]
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
+                if capacity[e] == np.inf:
+                    flow[e] = out[head + e]
+                out[v] += flow[e]
+    for v in order:
+        finite = unlimited = 0
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            for e in range(row_start[k], row_start[k + 1]):
+                if capacity[e] == np.inf:
+                    unlimited += 1
+                elif capacity[e] > 0:
+                    finite += 1
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
+                if capacity[e] == np.inf and unlimited == 1 and finite == 0 and not source[v]:
+                    flow[e] = into[v]
+                into[head + e] += flow[e]
