@@ -115,6 +115,30 @@ def certified(
     )
 
 
+def failed(
+    net: FlowNetwork,
+    objective: Objective,
+    resolved: Objective,
+    solver: str,
+    stats: Mapping[str, Any],
+) -> FlowSolution:
+    """The solution when a solver returned no numbers: a flow of zeros that claims nothing."""
+    graph = net.graph
+    return FlowSolution(
+        network=net,
+        objective=objective,
+        resolved=resolved,
+        status=Status.FAILED,
+        value=0.0,
+        objective_value=float("nan"),
+        certificate=Certificate(0.0, 0.0, float("inf")),
+        flow=np.zeros(len(graph.capacity)),
+        potential=np.full(graph.n_nodes, np.nan),
+        solver=solver,
+        stats={**stats, "raw_residual": float("inf")},
+    )
+
+
 def _status(
     net: FlowNetwork,
     objective: Objective,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from importlib import import_module
 
-from flowopt.certificate import certified
+import numpy as np
+
+from flowopt.certificate import certified, failed
 from flowopt.errors import InputError, MissingDependencyError, SolverError, UnsupportedError
 from flowopt.network import FlowNetwork
 from flowopt.objectives import (
@@ -152,11 +154,6 @@ def solve(
         backend = _choose(net, resolved, solver)
         chosen = backend.name
         raw = backend.solve(net, resolved, None if start is None else start.potential)
-    flow = raw.flow
-    if flow is None:
-        import numpy as np
-
-        flow = np.zeros(len(net.graph.capacity))
     began = time.perf_counter()
     stats = {
         "message": raw.message,
@@ -166,12 +163,18 @@ def solve(
         "solve_seconds": raw.solve_seconds,
         **raw.extra,
     }
-    solution = certified(net, objective, resolved, flow, raw.potential, chosen, stats, raw.slack)
+    if raw.flow is None and not net.graph.empty:
+        solution = failed(net, objective, resolved, chosen, stats)
+    else:
+        flow = np.zeros(len(net.graph.capacity)) if raw.flow is None else raw.flow
+        solution = certified(
+            net, objective, resolved, flow, raw.potential, chosen, stats, raw.slack
+        )
     solution.stats["certify_seconds"] = time.perf_counter() - began  # type: ignore[index]
     if throw and solution.status in (Status.INACCURATE, Status.FAILED):
         raise SolverError(
             f"{chosen} did not reach a certified optimum of {objective!r} ({raw.message}): "
-            f"{solution.certificate}. {solution.status.advice} The flow found is kept in the "
+            f"{solution.certificate}. {solution.status.advice} What was found is kept in the "
             "error's .solution; throw=False returns it.",
             solution,
         )

@@ -35,9 +35,6 @@ class Native(Solver):
         Path parameter at the beginning, as a share of the largest capacity.
     inner_tolerance : float
         Relative accuracy of the linear solves along the path.
-    direct_limit : int
-        Number of unknowns up to which a dense Cholesky factorisation may replace conjugate
-        gradients that converge slowly.
     """
 
     name: ClassVar[str] = "native"
@@ -47,7 +44,6 @@ class Native(Solver):
     max_steps: int = 100
     start: float = 0.01
     inner_tolerance: float = 1e-2
-    direct_limit: int = 1500
 
     def refusal(self, net: FlowNetwork, objective: Objective) -> str | None:  # noqa: D102
         if not isinstance(objective, LogBarrier):
@@ -61,7 +57,7 @@ class Native(Solver):
     ) -> RawSolution:
         assert isinstance(objective, LogBarrier)
         began = time.perf_counter()
-        system = System(net.graph, self.direct_limit)
+        system = System(net.graph)
         built = time.perf_counter()
         mu = objective.absolute_mu
         path_steps = 0
@@ -89,7 +85,12 @@ class Native(Solver):
             build_seconds=built - began,
             solve_seconds=time.perf_counter() - built,
             iterations=path_steps + report.steps,
-            extra={"mu": mu, "path_steps": path_steps, "cg_steps": system.cg_steps},
+            extra={
+                "mu": mu,
+                "path_steps": path_steps,
+                "cg_steps": system.cg_steps,
+                "factorisations": system.factorisations,
+            },
         )
 
 

@@ -260,21 +260,35 @@ def conjugate_gradients(
 
 
 @compiled
-def assemble(weight, row_tail, row_head, row_start, label, h):
-    """Add the merged Laplacian's lower triangle to the dense matrix h, in place."""
+def assemble_blocks(
+    weight, row_tail, row_head, row_start, label, part, local, sizes, offset, flat
+):  # fmt: skip
+    """Add the merged Laplacian's blocks (i, j), i >= j, to a flat array, in place.
+
+    Unknown x is number local[x] of part[x]; block (i, j) starts at offset[i, j], row-major.
+    Diagonal blocks are filled on both sides.
+    """
     for k in range(len(row_tail)):
         head = row_head[k] - row_start[k]
         i = label[row_tail[k]]
         for e in range(row_start[k], row_start[k + 1]):
-            w = weight[e]
-            if w > 0:
-                j = label[head + e]
-                if i >= 0:
-                    h[i, i] += w
-                if j >= 0:
-                    h[j, j] += w
-                if i >= 0 and j >= 0:
-                    h[max(i, j), min(i, j)] -= w
+            w = np.float64(weight[e])
+            j = label[head + e]
+            if w == 0 or i == j:
+                continue
+            if i >= 0:
+                a = part[i]
+                flat[offset[a, a] + local[i] * (sizes[a] + 1)] += w
+            if j >= 0:
+                a = part[j]
+                flat[offset[a, a] + local[j] * (sizes[a] + 1)] += w
+            if i >= 0 and j >= 0:
+                a, b, x, y = part[i], part[j], local[i], local[j]
+                if a < b:
+                    a, b, x, y = b, a, y, x
+                flat[offset[a, b] + x * sizes[b] + y] -= w
+                if a == b:
+                    flat[offset[a, b] + y * sizes[b] + x] -= w
 
 
 # --- starts and unlimited edges -----------------------------------------------------------------

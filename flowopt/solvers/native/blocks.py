@@ -1,0 +1,182 @@
+"""Block Cholesky factorisation of a network's Laplacian, group of nodes by group of nodes.
+
+A layered network's Laplacian is block tridiagonal, and eliminating its groups in order leaves it
+so; other networks fill in where two groups share a neighbour. The blocks are dense, so all the
+work is in LAPACK.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg.blas import dgemm
+from threadpoolctl import ThreadpoolController
+
+from flowopt.graph import Graph
+from flowopt.network import FloatArray, IntArray
+from flowopt.solvers.native import kernels
+
+SHIFT = 1e-15  # added to a unit diagonal: a rounding error's worth
+
+
+@cache
+def blas_threads() -> ThreadpoolController:
+    """Handle on the BLAS thread pools: blocks are small, and threads would fight over them."""
+    return ThreadpoolController()
+
+
+class BlockPattern:
+    """Which blocks exist before and after elimination; made once per network.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Unknowns of each part; a part holds the unknowns that first occur in one group.
+    cost : float
+        Multiplications of one factorisation.
+    """
+
+    def __init__(self, graph: Graph, rows: tuple[IntArray, ...], label: IntArray) -> None:
+        size = int(label.max(initial=-1)) + 1
+        group = np.concatenate(
+            [np.full(n, i) for i, n in enumerate(graph.network.groups.values())]
+            + [np.full(n, i) for i, n in _halves(graph)]
+        )
+        owner = np.full(size, len(graph.network.groups))
+        free = np.flatnonzero(label >= 0)
+        np.minimum.at(owner, label[free], group[free])
+        used, part = np.unique(owner, return_inverse=True)
+        # eliminate from the top of the network down: the order of the first unknown's node
+        rank = np.empty(graph.n_nodes)
+        rank[graph.order] = np.arange(graph.n_nodes)
+        first = np.full(len(used), np.inf)
+        np.minimum.at(first, part[label[free]], rank[free])
+        position = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+        self.part = position[part]
+        self.sizes = np.bincount(self.part, minlength=len(used)).tolist()
+        self.members = [np.flatnonzero(self.part == k) for k in range(len(used))]
+        self.local = np.empty(size, dtype=np.int64)
+        for members in self.members:
+            self.local[members] = np.arange(len(members))
+        self.pairs = self._fill(rows, label)
+        self.offset = np.full((len(used), len(used)), -1, dtype=np.int64)
+        total = 0
+        for i, j in sorted(self.pairs):
+            self.offset[i, j] = total
+            total += self.sizes[i] * self.sizes[j]
+        self.total = total
+        self.below = [
+            sorted(i for i, j in self.pairs if j == k and i > k) for k in range(len(used))
+        ]
+        self.cost = float(sum(self._part_cost(k) for k in range(len(used))))
+
+    def _fill(self, rows: tuple[IntArray, ...], label: IntArray) -> set[tuple[int, int]]:
+        """Pairs (i, j), i >= j, of parts whose block is not zero after elimination."""
+        tails, heads, starts = rows[:3]
+        parts = np.where(label >= 0, self.part[np.maximum(label, 0)], -1)
+        pairs = {(k, k) for k in range(len(self.sizes))}
+        for tail, head, length in set(
+            zip(parts[tails].tolist(), heads.tolist(), np.diff(starts).tolist(), strict=True)
+        ):
+            for other in set(parts[head : head + length].tolist()):
+                if tail >= 0 and other >= 0:
+                    pairs.add((max(tail, other), min(tail, other)))
+        for k in range(len(self.sizes)):
+            near = [i for i, j in pairs if j == k and i > k]
+            pairs |= {(max(a, b), min(a, b)) for a in near for b in near}
+        return pairs
+
+    def _part_cost(self, k: int) -> float:
+        n = self.sizes[k]
+        near = sum(self.sizes[i] for i in self.below[k])
+        return n**3 / 3 + n**2 * near + n * near**2
+
+    def factorise(
+        self, weight: Any, rows: tuple[IntArray, ...], label: IntArray
+    ) -> BlockCholesky | None:
+        """Factors for the current weights; None if the matrix is singular to rounding."""
+        flat = np.zeros(self.total)
+        kernels.assemble_blocks(
+            weight, *rows[:3], label, self.part, self.local, np.array(self.sizes), self.offset, flat
+        )
+        block = {
+            (i, j): flat[at : at + self.sizes[i] * self.sizes[j]].reshape(
+                self.sizes[i], self.sizes[j]
+            )
+            for (i, j), at in ((pair, self.offset[pair]) for pair in self.pairs)
+        }
+        scale = [
+            1 / np.sqrt(np.maximum(block[k, k].diagonal(), 1e-300)) for k in range(len(self.sizes))
+        ]
+        for (i, j), values in block.items():
+            values *= scale[i][:, None]
+            values *= scale[j]
+        for k in range(len(self.sizes)):
+            np.fill_diagonal(block[k, k], 1 + SHIFT)
+        with blas_threads().limit(limits=1, user_api="blas"):
+            try:
+                self._eliminate(block)
+            except np.linalg.LinAlgError:
+                return None
+        return BlockCholesky(self, block, scale)
+
+    def _eliminate(self, block: dict[tuple[int, int], FloatArray]) -> None:
+        for k in range(len(self.sizes)):
+            factor = scipy.linalg.cholesky(block[k, k], lower=True, check_finite=False)
+            block[k, k] = factor
+            for i in self.below[k]:
+                block[i, k] = scipy.linalg.solve_triangular(
+                    factor, block[i, k].T, lower=True, check_finite=False
+                ).T
+            for i in self.below[k]:
+                for j in self.below[k]:
+                    if j <= i:
+                        # the transpose keeps BLAS in its own column order, without copies
+                        block[i, j] = dgemm(
+                            -1.0, block[j, k].T, block[i, k].T, 1.0, block[i, j].T, trans_a=1
+                        ).T
+
+
+class BlockCholesky:
+    """Factors of one Laplacian."""
+
+    def __init__(
+        self,
+        pattern: BlockPattern,
+        block: dict[tuple[int, int], FloatArray],
+        scale: list[FloatArray],
+    ) -> None:
+        self.pattern, self.block, self.scale = pattern, block, scale
+
+    def solve(self, right: FloatArray) -> FloatArray:
+        """Solve for one right-hand side, shape (unknowns,)."""
+        pattern = self.pattern
+        parts = [s * right[m] for s, m in zip(self.scale, pattern.members, strict=True)]
+        for k in range(len(parts)):
+            parts[k] = _triangular(self.block[k, k], parts[k])
+            for i in pattern.below[k]:
+                parts[i] = parts[i] - self.block[i, k] @ parts[k]
+        for k in reversed(range(len(parts))):
+            for i in pattern.below[k]:
+                parts[k] = parts[k] - parts[i] @ self.block[i, k]
+            parts[k] = _triangular(self.block[k, k], parts[k], transposed=True)
+        x = np.empty(len(right))
+        for s, m, values in zip(self.scale, pattern.members, parts, strict=True):
+            x[m] = s * values
+        return x
+
+
+def _triangular(factor: FloatArray, right: FloatArray, transposed: bool = False) -> FloatArray:
+    solved = scipy.linalg.solve_triangular(
+        factor, right, lower=True, trans=int(transposed), check_finite=False
+    )
+    return np.asarray(solved)
+
+
+def _halves(graph: Graph) -> list[tuple[int, int]]:
+    """Group number and size of the second halves of split nodes."""
+    names = list(graph.network.groups)
+    return [(names.index(g), graph.network.groups[g]) for g in graph.network.node_capacity or {}]
