@@ -104,14 +104,11 @@ def barrier_bound(
     if not graph.contractible:  # an unlimited edge may be idle: the duality gap still holds
         gap, y = separable_gap(net, barrier, flow[net.edges.index], potential)
         return Bound(_relative(gap, value), None, None, "dual"), y
-    if not kernels.is_interior(flow, slack, graph.capacity):
-        y = np.full(graph.n_nodes, np.nan) if potential is None else potential
-        return Bound(np.inf, None, np.inf, "delta"), y
     best = (np.inf, np.zeros(graph.n_nodes), np.full(graph.n_nodes, np.nan))
     if potential is not None and np.isfinite(potential[graph.alive]).all():
         y = graph.merged(potential)
         best = (*newton_distance(net, mu, flow, slack, y, value), y)
-    if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT:
+    if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT and _interior(net, flow, slack):
         y = fitted_potential(net, mu, flow, slack, value)
         fitted = (*newton_distance(net, mu, flow, slack, y, value), y)
         best = fitted if fitted[0] < best[0] else best
@@ -122,6 +119,11 @@ def barrier_bound(
     excess = -delta - np.log1p(-delta) if delta > 1e-4 else delta**2 * (0.5 + delta)
     error = delta / (1 - delta) * np.sqrt(room[graph.players])
     return Bound(mu * excess / value, error, delta, "delta"), y
+
+
+def _interior(net: FlowNetwork, flow: FloatArray, slack: FloatArray) -> bool:
+    live = net.graph.capacity > 0
+    return bool((flow[live] > 0).all() and (slack[live] > 0).all())
 
 
 def newton_distance(

@@ -38,16 +38,16 @@ def repaired(
         unless it is that difference up to rounding.
     """
     graph = net.graph
-    flow = np.clip(np.nan_to_num(flow, nan=0.0, posinf=0.0, neginf=0.0), 0.0, graph.capacity)
-    if slack is None or not kernels.honest_slack(flow, slack, graph.capacity, kernels.ROUNDING):
-        slack = graph.capacity - flow
-    else:
-        slack = slack.copy()
+    given = slack is not None and kernels.honest_slack(
+        flow, slack, graph.capacity, kernels.ROUNDING
+    )
+    flow = np.array(flow, dtype=np.float64)
+    slack = slack.copy() if given and slack is not None else np.empty_like(flow)
+    kernels.clip(flow, slack, graph.capacity, given)
     rows = (graph.row_head, graph.row_start, graph.node_rows, graph.node_rows_start, graph.order)
     ends = (graph.source, graph.sink)
     kernels.balance_downwards(flow, slack, graph.capacity, *rows, *ends)
-    np.clip(flow, 0.0, graph.capacity, out=flow)  # rounding of the last step
-    np.maximum(slack, 0.0, out=slack)
+    kernels.clip(flow, slack, graph.capacity, True)  # rounding of the last step
     kernels.trim(flow, slack, graph.row_tail, *rows, *ends, kernels.ROUNDING)
     if net.return_capacity is not None:
         value = flow_value(net, flow)

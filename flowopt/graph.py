@@ -315,22 +315,26 @@ def build_graph(net: FlowNetwork) -> Graph:
     for name, indices in net.sinks.items():
         sink[out_start[name] + np.array(indices)] = True
 
-    order = kernels.topological_order(
-        capacity, row_tail, row_head, row_start, node_rows, node_rows_start, n
-    )
+    order = _node_order(net, group_start, out_start)
+    if order is None:
+        order = kernels.topological_order(
+            capacity, row_tail, row_head, row_start, node_rows, node_rows_start, n
+        )
     if len(order) < n:
         raise InputError(
             "The network has a directed cycle; flow networks of attention run from the output "
             "down to the input, so check the tails and heads of the blocks and links."
         )
-    reached, leads, unlimited = kernels.reachability(
-        capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink
-    )
-    if unlimited:
-        raise InputError(
-            "Unlimited links alone join source and sink, so the flow has no bound; give the "
-            "links or the nodes a capacity."
-        )
+    rows = (row_head, row_start, node_rows, node_rows_start, order)
+    reached, leads = kernels.reachability(capacity, *rows, source, sink)
+    if extra:
+        unlimited = np.where(np.isinf(capacity), 1.0, 0.0)
+        freely, _ = kernels.reachability(unlimited, *rows, source, sink)
+        if (freely & sink).any():
+            raise InputError(
+                "Unlimited links alone join source and sink, so the flow has no bound; give the "
+                "links or the nodes a capacity."
+            )
     possible = len(capacity)
     zero, unreachable, dead_end = kernels.count_pruned(
         capacity, row_tail, row_head, row_start, reached, leads
@@ -370,6 +374,24 @@ def build_graph(net: FlowNetwork) -> Graph:
         group_start=group_start,
         report=report,
     )
+
+
+def _node_order(
+    net: FlowNetwork, group_start: dict[str, int], out_start: dict[str, int]
+) -> IntArray | None:
+    """Nodes group by group, tails before heads; None if the graph of groups has a cycle."""
+    groups: networkx.DiGraph[str] = networkx.DiGraph()
+    groups.add_nodes_from(net.groups)
+    groups.add_edges_from((e.tail, e.head) for e in (*net.blocks, *net.links))
+    if not networkx.is_directed_acyclic_graph(groups):
+        return None
+    parts = []
+    for name in networkx.topological_sort(groups):
+        size = net.groups[name]
+        parts.append(group_start[name] + np.arange(size))
+        if out_start[name] != group_start[name]:
+            parts.append(out_start[name] + np.arange(size))
+    return np.concatenate(parts)
 
 
 def _flat_capacity(blocks: Sequence[Block], extra: list[FloatArray]) -> FloatArray:

@@ -1,7 +1,9 @@
-"""Compiled loops over the rows of a graph: order, reachability, sums, repair.
+"""Compiled loops over the rows of a graph: order, reachability, sums, repair, distances.
 
 Serial inside one network and free of the interpreter lock, so that threads can work on several
-networks at once. The arrays are those of `flowopt.graph.Graph`.
+networks at once. The arrays are those of `flowopt.graph.Graph`. Rows are sliced (``flow_`` is
+one row of ``flow``) because indices that start at 0 need no check for negative ones, and only
+then do the loops run in vector registers.
 """
 
 from __future__ import annotations
@@ -18,14 +20,19 @@ compiled_sums = numba.njit(
 ROUNDING = 8 * np.finfo(np.float64).eps  # relative imbalance of a node taken as conserved
 
 
+# --- order and pruning --------------------------------------------------------------------------
+
+
 @compiled
 def topological_order(capacity, row_tail, row_head, row_start, node_rows, node_rows_start, n):
     """Nodes with every tail before its heads (Kahn); shorter than n if there is a cycle."""
     waiting = np.zeros(n, np.int64)
-    for r in range(len(row_tail)):
-        head = row_head[r] - row_start[r]
-        for e in range(row_start[r], row_start[r + 1]):
-            waiting[head + e] += capacity[e] > 0
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        capacity_ = capacity[begin:end]
+        waiting_ = waiting[row_head[k] : row_head[k] + end - begin]
+        for e in range(end - begin):
+            waiting_[e] += capacity_[e] > 0
     order = np.empty(n, np.int64)
     filled = 0
     for v in range(n):
@@ -36,10 +43,10 @@ def topological_order(capacity, row_tail, row_head, row_start, node_rows, node_r
     while at < filled:
         v = order[at]
         at += 1
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
                 if capacity[e] > 0:
                     waiting[head + e] -= 1
                     if waiting[head + e] == 0:
@@ -50,219 +57,112 @@ def topological_order(capacity, row_tail, row_head, row_start, node_rows, node_r
 
 @compiled
 def reachability(capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink):
-    """Nodes that the source reaches, nodes that reach the sink, and whether flow is unbounded."""
+    """Nodes that the source reaches, and nodes that reach the sink."""
     reached = source.copy()
-    freely = source.copy()  # by unlimited edges alone
     for v in order:
         if not reached[v]:
             continue
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
-                if capacity[e] > 0:
-                    reached[head + e] = True
-                    if freely[v] and capacity[e] == np.inf:
-                        freely[head + e] = True
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            begin, end = row_start[k], row_start[k + 1]
+            capacity_ = capacity[begin:end]
+            reached_ = reached[row_head[k] : row_head[k] + end - begin]
+            for e in range(end - begin):
+                reached_[e] |= capacity_[e] > 0
     leads = sink.copy()
-    for i in range(len(order) - 1, -1, -1):
-        v = order[i]
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
+    for at in range(len(order) - 1, -1, -1):
+        v = order[at]
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
             if leads[v]:
                 break
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
+            k = node_rows[i]
+            head = row_head[k] - row_start[k]
+            for e in range(row_start[k], row_start[k + 1]):
                 if capacity[e] > 0 and leads[head + e]:
                     leads[v] = True
                     break
-    return reached, leads, np.any(freely & sink)
+    return reached, leads
 
 
 @compiled
 def count_pruned(capacity, row_tail, row_head, row_start, reached, leads):
     """Numbers of edges without capacity, unreachable, and leading to no sink."""
-    zero = unreachable = dead_end = 0
-    for r in range(len(row_tail)):
-        head = row_head[r] - row_start[r]
-        for e in range(row_start[r], row_start[r + 1]):
-            if capacity[e] == 0:
-                zero += 1
-            elif not reached[row_tail[r]]:
-                unreachable += 1
-            elif not leads[head + e]:
-                dead_end += 1
-    return zero, unreachable, dead_end
+    kept = with_capacity = unreachable = 0
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        capacity_ = capacity[begin:end]
+        leads_ = leads[row_head[k] : row_head[k] + end - begin]
+        here = good = 0
+        for e in range(end - begin):
+            here += capacity_[e] > 0
+            good += (capacity_[e] > 0) & leads_[e]
+        with_capacity += here
+        if reached[row_tail[k]]:
+            kept += good
+        else:
+            unreachable += here
+    return len(capacity) - with_capacity, unreachable, with_capacity - unreachable - kept
 
 
 @compiled
 def zero_pruned(capacity, row_tail, row_head, row_start, reached, leads):
     """Set the capacity of edges on no source-sink path to zero, in place."""
-    for r in range(len(row_tail)):
-        head = row_head[r] - row_start[r]
-        for e in range(row_start[r], row_start[r + 1]):
-            if not (reached[row_tail[r]] and leads[head + e]):
+    for k in range(len(row_tail)):
+        head = row_head[k] - row_start[k]
+        for e in range(row_start[k], row_start[k + 1]):
+            if not (reached[row_tail[k]] and leads[head + e]):
                 capacity[e] = 0.0
+
+
+@compiled
+def degrees(row_tail, row_head, row_start, capacity, n):
+    """Numbers of kept edges into and out of every node."""
+    into, out = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        capacity_ = capacity[begin:end]
+        into_ = into[row_head[k] : row_head[k] + end - begin]
+        total = 0
+        for e in range(end - begin):
+            into_[e] += capacity_[e] > 0
+            total += capacity_[e] > 0
+        out[row_tail[k]] += total
+    return into, out
+
+
+@compiled
+def depths(capacity, row_head, row_start, node_rows, node_rows_start, order):
+    """Longest number of kept edges from the top to every node."""
+    depth = np.zeros(len(order))
+    for v in order:
+        below = depth[v] + 1
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            begin, end = row_start[k], row_start[k + 1]
+            capacity_ = capacity[begin:end]
+            depth_ = depth[row_head[k] : row_head[k] + end - begin]
+            for e in range(end - begin):
+                depth_[e] = below if capacity_[e] > 0 and below > depth_[e] else depth_[e]
+    return depth
+
+
+# --- sums ---------------------------------------------------------------------------------------
 
 
 @compiled_sums
 def node_sums(row_tail, row_head, row_start, flow, n):
     """Inflow and outflow of every node from its edges, shape (n,) each."""
     into, out = np.zeros(n), np.zeros(n)
-    for r in range(len(row_tail)):
-        begin, end = row_start[r], row_start[r + 1]
-        head = row_head[r] - begin
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        flow_ = flow[begin:end]
+        into_ = into[row_head[k] : row_head[k] + end - begin]
         total = 0.0
-        for e in range(begin, end):
-            total += flow[e]
-            into[head + e] += flow[e]
-        out[row_tail[r]] += total
+        for e in range(end - begin):
+            total += flow_[e]
+            into_[e] += flow_[e]
+        out[row_tail[k]] += total
     return into, out
-
-
-@compiled
-def balance_downwards(
-    flow, slack, capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink
-):
-    """Spread each node's imbalance over its outgoing edges, in place, where they have room.
-
-    From the top down, edge e takes a share proportional to w_e = (1/f^2 + 1/(u-f)^2)^-1, the
-    change that costs least in the local norm of the barrier. A node whose edges have no room
-    for it is left to `trim`. The slack u - f moves along, so that it keeps its own precision.
-    """
-    into = np.zeros(len(order))
-    for v in order:
-        out = room = widest = 0.0
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            for e in range(row_start[r], row_start[r + 1]):
-                if capacity[e] > 0:
-                    out += flow[e]
-                    s = min(flow[e], slack[e])
-                    room += s * s
-                    widest = max(widest, s)
-        missing = into[v] - out
-        if source[v]:
-            missing = max(missing, 0.0)
-        if sink[v]:
-            missing = min(missing, 0.0)
-        spread = room > 0 and missing != 0 and abs(missing) * widest < 0.5 * room
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
-                if capacity[e] > 0:
-                    if spread:
-                        s = min(flow[e], slack[e])
-                        change = missing * (s * s / room)
-                        flow[e] += change
-                        slack[e] -= change
-                    into[head + e] += flow[e]
-
-
-@compiled
-def trim(
-    flow,
-    slack,
-    row_tail,
-    row_head,
-    row_start,
-    node_rows,
-    node_rows_start,
-    order,
-    source,
-    sink,
-    rounding,
-):
-    """Make a flow within its bounds conserve exactly, in place, by only ever reducing it.
-
-    Bottom-up, a node that receives more than it passes on has its inflow scaled down; then,
-    top-down, a node that passes on more than it receives has its outflow scaled down. Bounds
-    cannot break, and the value falls by at most the sum of the imbalances.
-    """
-    n = len(order)
-    into = np.zeros(n)
-    for r in range(len(row_tail)):
-        head = row_head[r] - row_start[r]
-        for e in range(row_start[r], row_start[r + 1]):
-            into[head + e] += flow[e]
-    keep = np.ones(n)
-    for i in range(n - 1, -1, -1):
-        v = order[i]
-        out = 0.0
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
-                if keep[head + e] < 1:
-                    slack[e] += flow[e] * (1 - keep[head + e])
-                    flow[e] *= keep[head + e]
-                out += flow[e]
-        if not sink[v] and into[v] > out * (1 + rounding):
-            keep[v] = out / into[v]
-    into[:] = 0.0
-    for v in order:
-        out = 0.0
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            for e in range(row_start[r], row_start[r + 1]):
-                out += flow[e]
-        scale = 1.0
-        if not source[v] and out > into[v] * (1 + rounding):
-            scale = into[v] / out
-        for k in range(node_rows_start[v], node_rows_start[v + 1]):
-            r = node_rows[k]
-            head = row_head[r] - row_start[r]
-            for e in range(row_start[r], row_start[r + 1]):
-                if scale < 1:
-                    slack[e] += flow[e] * (1 - scale)
-                    flow[e] *= scale
-                into[head + e] += flow[e]
-
-
-@compiled_sums
-def barrier_distance(flow, slack, capacity, row_tail, row_head, row_start, potential, mu, n):
-    """delta^2 of method section 7, and the sum of w_e over the edges into and out of each node."""
-    total = 0.0
-    into, out = np.zeros(n), np.zeros(n)
-    for r in range(len(row_tail)):
-        begin, end = row_start[r], row_start[r + 1]
-        head = row_head[r] - begin
-        y = potential[row_tail[r]]
-        leaving = 0.0
-        for e in range(begin, end):
-            u = capacity[e]
-            if u > 0 and u < np.inf:
-                f, rest = flow[e], slack[e]
-                # w = (1/f^2 + 1/rest^2)^-1 without overflow for tiny flows
-                low, high = min(f, rest), max(f, rest)
-                ratio = low / high
-                root = low / np.sqrt(1 + ratio * ratio)  # sqrt(w)
-                term = (y - potential[head + e]) * (root / mu) + root / f - root / rest
-                total += term * term
-                into[head + e] += root * root
-                leaving += root * root
-        out[row_tail[r]] += leaving
-    return total, into, out
-
-
-@compiled
-def is_interior(flow, slack, capacity):
-    """Whether flow and slack are positive on every kept edge."""
-    for e in range(len(flow)):  # noqa: SIM110 (compiled)
-        if capacity[e] > 0 and not (flow[e] > 0 and slack[e] > 0):
-            return False
-    return True
-
-
-@compiled
-def honest_slack(flow, slack, capacity, rounding):
-    """Whether slack is capacity - flow up to rounding."""
-    for e in range(len(flow)):  # noqa: SIM110 (compiled)
-        u = capacity[e]
-        if u < np.inf and not abs(u - flow[e] - slack[e]) <= rounding * u:
-            return False
-    return True
 
 
 @compiled
@@ -285,14 +185,175 @@ def log_sum(flow, slack, capacity):
     return total + np.log(product)
 
 
+# --- repair -------------------------------------------------------------------------------------
+
+
 @compiled
-def degrees(row_tail, row_head, row_start, capacity, n):
-    """Numbers of kept edges into and out of every node."""
-    into, out = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    for r in range(len(row_tail)):
-        head = row_head[r] - row_start[r]
-        for e in range(row_start[r], row_start[r + 1]):
-            if capacity[e] > 0:
-                into[head + e] += 1
-                out[row_tail[r]] += 1
-    return into, out
+def clip(flow, slack, capacity, given):
+    """Clip flow to its bounds and NaN to 0, in place, and set its slack where none is `given`."""
+    for e in range(len(flow)):
+        u = capacity[e]
+        f = flow[e]
+        f = f if f > 0.0 else 0.0  # NaN too
+        f = f if f < u else u
+        f = 0.0 if f == np.inf else f
+        flow[e] = f
+        rest = slack[e] if given else u - f
+        slack[e] = rest if rest > 0.0 else 0.0
+
+
+@compiled
+def honest_slack(flow, slack, capacity, rounding):
+    """Whether slack is capacity - flow up to rounding."""
+    wrong = 0
+    for e in range(len(flow)):
+        u = capacity[e]
+        difference = abs(u - flow[e] - slack[e])
+        wrong += (u < np.inf) and not (difference <= rounding * u)
+    return wrong == 0
+
+
+@compiled_sums
+def balance_downwards(
+    flow, slack, capacity, row_head, row_start, node_rows, node_rows_start, order, source, sink
+):
+    """Spread each node's imbalance over its outgoing edges, in place, where they have room.
+
+    From the top down, edge e takes a share proportional to w_e = (1/f^2 + 1/(u-f)^2)^-1, the
+    change that costs least in the local norm of the barrier. A node whose edges have no room
+    for it is left to `trim`. The slack u - f moves along, so that it keeps its own precision.
+    """
+    into = np.zeros(len(order))
+    for v in order:
+        out = room = 0.0
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            begin, end = row_start[k], row_start[k + 1]
+            flow_, slack_ = flow[begin:end], slack[begin:end]
+            for e in range(end - begin):
+                out += flow_[e]
+                s = flow_[e] if flow_[e] < slack_[e] else slack_[e]
+                room += s * s
+        missing = into[v] - out
+        if source[v]:
+            missing = max(missing, 0.0)
+        if sink[v]:
+            missing = min(missing, 0.0)
+        # an edge changes by missing s^2 / room <= |missing| s / sqrt(room): keep that below s / 2
+        share = missing / room if room > 0 and abs(missing) < 0.5 * np.sqrt(room) else 0.0
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            begin, end = row_start[k], row_start[k + 1]
+            flow_, slack_ = flow[begin:end], slack[begin:end]
+            into_ = into[row_head[k] : row_head[k] + end - begin]
+            if share == 0.0:
+                for e in range(end - begin):
+                    into_[e] += flow_[e]
+            else:
+                for e in range(end - begin):
+                    s = flow_[e] if flow_[e] < slack_[e] else slack_[e]
+                    change = share * (s * s)
+                    flow_[e] += change
+                    slack_[e] -= change
+                    into_[e] += flow_[e]
+
+
+@compiled_sums
+def trim(
+    flow, slack, row_tail, row_head, row_start, node_rows, node_rows_start, order, source, sink,
+    rounding,
+):  # fmt: skip
+    """Make a flow within its bounds conserve exactly, in place, by only ever reducing it.
+
+    Bottom-up, a node that receives more than it passes on has its inflow scaled down; then,
+    top-down, a node that passes on more than it receives has its outflow scaled down. Bounds
+    cannot break, and the value falls by at most the sum of the imbalances.
+    """
+    n = len(order)
+    into, out = node_sums(row_tail, row_head, row_start, flow, n)
+    keep = np.ones(n)
+    reduced = False
+    for at in range(n - 1, -1, -1):
+        v = order[at]
+        if reduced:
+            out[v] = 0.0
+            for i in range(node_rows_start[v], node_rows_start[v + 1]):
+                k = node_rows[i]
+                begin, end = row_start[k], row_start[k + 1]
+                flow_, slack_ = flow[begin:end], slack[begin:end]
+                keep_ = keep[row_head[k] : row_head[k] + end - begin]
+                total = 0.0
+                for e in range(end - begin):
+                    loss = flow_[e] * (1.0 - keep_[e])
+                    flow_[e] -= loss
+                    slack_[e] += loss
+                    total += flow_[e]
+                out[v] += total
+        if not sink[v] and into[v] > out[v] * (1 + rounding):
+            keep[v] = out[v] / into[v]
+            reduced = True
+    into[:] = 0.0
+    for v in order:
+        total = 0.0
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            flow_ = flow[row_start[k] : row_start[k + 1]]
+            for e in range(len(flow_)):
+                total += flow_[e]
+        cut = 0.0
+        if not source[v] and total > into[v] * (1 + rounding):
+            cut = 1.0 - into[v] / total
+        for i in range(node_rows_start[v], node_rows_start[v + 1]):
+            k = node_rows[i]
+            begin, end = row_start[k], row_start[k + 1]
+            flow_, slack_ = flow[begin:end], slack[begin:end]
+            into_ = into[row_head[k] : row_head[k] + end - begin]
+            if cut == 0.0:
+                for e in range(end - begin):
+                    into_[e] += flow_[e]
+            else:
+                for e in range(end - begin):
+                    loss = flow_[e] * cut
+                    flow_[e] -= loss
+                    slack_[e] += loss
+                    into_[e] += flow_[e]
+
+
+# --- the certificate of the barrier ---------------------------------------------------------------
+
+
+@compiled_sums
+def barrier_distance(flow, slack, capacity, row_tail, row_head, row_start, potential, mu, n):
+    """delta^2 of method section 7, and the sum of w_e over the edges into and out of each node.
+
+    Infinite where an edge has no flow or no slack left.
+    """
+    total = 0.0
+    into, out = np.zeros(n), np.zeros(n)
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        first, last = row_head[k], row_head[k] + end - begin
+        flow_, slack_, capacity_ = flow[begin:end], slack[begin:end], capacity[begin:end]
+        potential_, into_ = potential[first:last], into[first:last]
+        top = potential[row_tail[k]]
+        leaving = away = 0.0
+        for e in range(end - begin):
+            u = capacity_[e]
+            live = (u > 0) & (u < np.inf)
+            f, rest = flow_[e], slack_[e]
+            low = f if f < rest else rest
+            high = rest if f < rest else f
+            ratio = low / high
+            root = low / np.sqrt(1.0 + ratio * ratio)  # sqrt(w), without overflow for tiny flows
+            root = root if low > 0 else 0.0
+            price = (top - potential_[e]) / mu
+            term = root * price + root / f - root / rest
+            term = term if low > 0 else np.inf
+            term = term if live else 0.0
+            root = root if live else 0.0
+            away += term * term
+            into_[e] += root * root
+            leaving += root * root
+        total += away
+        out[row_tail[k]] += leaving
+    return total, into, out

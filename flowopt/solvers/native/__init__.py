@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from flowopt import graph_kernels
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.objectives import LogBarrier, Objective
 from flowopt.solvers.base import RawSolution, Solver
@@ -64,7 +65,7 @@ class Native(Solver):
         if start is not None and start.shape == (net.graph.n_nodes,):
             x = system.reduce(start)
         else:
-            x = system.reduce(_even_heights(net))
+            x = system.reduce(_falling(net))
             if system.size:
                 first = max(mu, self.start * system.scale)
                 x, path_steps = central_path.follow(
@@ -94,13 +95,13 @@ class Native(Solver):
         )
 
 
-def _even_heights(net: FlowNetwork) -> FloatArray:
-    """Potentials that fall evenly along the longest path from source to sink through a node."""
+def _falling(net: FlowNetwork) -> FloatArray:
+    """Potentials that fall evenly with depth, from 1 at the top."""
     g = net.graph
-    y: FloatArray = kernels.heights(
+    depth: FloatArray = graph_kernels.depths(
         g.capacity, g.row_head, g.row_start, g.node_rows, g.node_rows_start, g.order
     )
-    return y
+    return 1 - depth / max(depth.max(), 1.0)
 
 
 def _flow(

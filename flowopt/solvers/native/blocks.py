@@ -35,8 +35,8 @@ class BlockPattern:
     ----------
     sizes : list of int
         Unknowns of each part; a part holds the unknowns that first occur in one group.
-    cost : float
-        Multiplications of one factorisation.
+    worth : int
+        Conjugate gradient steps that take about the time of one factorisation.
     """
 
     def __init__(self, graph: Graph, rows: tuple[IntArray, ...], label: IntArray) -> None:
@@ -71,7 +71,10 @@ class BlockPattern:
         self.below = [
             sorted(i for i, j in self.pairs if j == k and i > k) for k in range(len(used))
         ]
-        self.cost = float(sum(self._part_cost(k) for k in range(len(used))))
+        factor = sum(1e-4 + self._part_cost(k) / 15e9 for k in range(len(used)))
+        edges = int(rows[2][-1])
+        # seconds, measured on one core; only their ratio matters
+        self.worth = max(10, int((factor + 5e-9 * edges) / (5e-6 + 0.15e-9 * edges)))
 
     def _fill(self, rows: tuple[IntArray, ...], label: IntArray) -> set[tuple[int, int]]:
         """Pairs (i, j), i >= j, of parts whose block is not zero after elimination."""

@@ -2,7 +2,9 @@
 
 Arrays are those of `flowopt.graph.Graph`, with one more row where the return edge is limited;
 `reward` is an edge's own objective coefficient by row (1 on the return edge). Edges without
-capacity have flow and weight 0. The price of an edge is r = reward + y_tail - y_head.
+capacity have flow and weight 0. The price of an edge is r = reward + y_tail - y_head. Rows are
+sliced (``capacity_`` is one row of ``capacity``) because indices that start at 0 need no check
+for negative ones, and only then do the loops run in vector registers.
 """
 
 from __future__ import annotations
@@ -33,24 +35,29 @@ def dual_pass(
     scale = 1.0 / mu
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        weight_ = weight[begin:end]
+        y_ = y[first:last]
+        residual_ = residual[first:last]
+        diagonal_ = diagonal[first:last]
         top = y[row_tail[k]] + reward[k]
         leaving = 0.0
         spread = 0.0
-        for e in range(begin, end):
-            u = capacity[e]
-            r = top - y[head + e]
+        for e in range(end - begin):
+            u = capacity_[e]
+            r = top - y_[e]
             s = r * (u * scale)
             small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
             g = 1.0 - small if s > 0 else small
             h = small * (1.0 - small)
             f = u * g
             w = (u * h) * (u * h) * scale / (1.0 - 2.0 * h)
-            weight[e] = w
+            weight_[e] = w
             leaving += f
             spread += w
-            residual[head + e] -= f
-            diagonal[head + e] += w
+            residual_[e] -= f
+            diagonal_[e] += w
         residual[row_tail[k]] += leaving
         diagonal[row_tail[k]] += spread
 
@@ -64,16 +71,21 @@ def best_flow(capacity, row_tail, row_head, row_start, reward, y, dy, mu, flow, 
     scale = 1.0 / mu
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        flow_ = flow[begin:end]
+        slack_ = slack[begin:end]
+        y_ = y[first:last]
+        dy_ = dy[first:last]
         top, dtop = y[row_tail[k]] + reward[k], dy[row_tail[k]]
-        for e in range(begin, end):
-            u = capacity[e]
-            s = (top - y[head + e]) * (u * scale)
+        for e in range(end - begin):
+            u = capacity_[e]
+            s = (top - y_[e]) * (u * scale)
             small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
             h = small * (1.0 - small)
-            change = (dtop - dy[head + e]) * ((u * h) * (u * h) * scale / (1.0 - 2.0 * h))
-            flow[e] = (u * (1.0 - small) if s > 0 else u * small) + change
-            slack[e] = (u * small if s > 0 else u * (1.0 - small)) - change
+            change = (dtop - dy_[e]) * ((u * h) * (u * h) * scale / (1.0 - 2.0 * h))
+            flow_[e] = (u * (1.0 - small) if s > 0 else u * small) + change
+            slack_[e] = (u * small if s > 0 else u * (1.0 - small)) - change
 
 
 # --- the central path: flows and multipliers move together ------------------------------------
@@ -98,15 +110,19 @@ def central_start(capacity, row_tail, row_head, row_start, reward, y, mu, p, q):
     """Edge states with f zl = s zu = mu at potentials y, in place; conservation is not met."""
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        p_ = p[begin:end]
+        q_ = q[begin:end]
+        y_ = y[first:last]
         top = y[row_tail[k]] + reward[k]
-        for e in range(begin, end):
-            u = capacity[e] if capacity[e] > 0 else 1.0
-            r = top - y[head + e]
+        for e in range(end - begin):
+            u = capacity_[e] if capacity_[e] > 0 else 1.0
+            r = top - y_[e]
             x = abs(r) * u / mu
             share = 2.0 / (2.0 + x + np.sqrt(x * x + 4.0))
-            p[e] = -u * share if r > 0 else u * share
-            q[e] = mu / (u * (1.0 - share))
+            p_[e] = -u * share if r > 0 else u * share
+            q_[e] = mu / (u * (1.0 - share))
 
 
 @compiled_sums
@@ -124,39 +140,49 @@ def advance(
     products = distance = 0.0
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        p_ = p[begin:end]
+        q_ = q[begin:end]
+        weight_ = weight[begin:end]
+        y_ = y[first:last]
+        dy_ = dy[first:last]
+        balance_ = balance[first:last]
+        diagonal_ = diagonal[first:last]
         tail = row_tail[k]
         top, dtop = y[tail] + reward[k], dy[tail]
         sum_push = sum_weight = 0.0
-        for e in range(begin, end):
-            live = capacity[e] > 0
-            u = capacity[e] if live else 1.0
-            r = top - y[head + e]
-            dr = dtop - dy[head + e]
-            f, s, zl, zu = _state(u, np.float64(p[e]), np.float64(q[e]), r)
+        for e in range(end - begin):
+            live = capacity_[e] > 0
+            u = capacity_[e] if live else 1.0
+            r = top - y_[e]
+            dr = dtop - dy_[e]
+            f, s, zl, zu = _state(u, np.float64(p_[e]), np.float64(q_[e]), r)
             inverse = 1.0 / (f * s)
             df = (dr + r + old * (s - f) * inverse) / ((zl * s + zu * f) * inverse)
-            zl += step_z * (old - zl * (f + df)) * (s * inverse)
-            zu += step_z * (old - zu * (s - df)) * (f * inverse)
-            f += step_f * df
-            s -= step_f * df
-            r += step_z * dr
-            p[e] = f if f <= s else -s
-            q[e] = zl if r >= 0 else zu
+            move = step_z if live else 0.0
+            zl += move * (old - zl * (f + df)) * (s * inverse)
+            zu += move * (old - zu * (s - df)) * (f * inverse)
+            r += move * dr
+            df *= step_f if live else 0.0
+            f += df
+            s -= df
+            p_[e] = f if f <= s else -s
+            q_[e] = zl if r >= 0 else zu
             inverse = 1.0 / (f * s)
             w = 1.0 / ((zl * s + zu * f) * inverse)
             push = f + w * (r + new * (s - f) * inverse)
             w = w if live else 0.0
             push = push if live else 0.0
-            weight[e] = w
+            weight_[e] = w
             a, b = f * zl, s * zu
             products += a + b if live else 0.0
             a, b = a / mu - 1.0, b / mu - 1.0
             distance += a * a + b * b if live else 0.0
             sum_push += push
             sum_weight += w
-            balance[head + e] -= push
-            diagonal[head + e] += w
+            balance_[e] -= push
+            diagonal_[e] += w
         balance[tail] += sum_push
         diagonal[tail] += sum_weight
     return products, distance
@@ -169,29 +195,40 @@ def step_lengths(capacity, row_tail, row_head, row_start, reward, y, dy, tau, p,
     Returns the largest relative decrease of a flow or slack, and of a multiplier, and the sums
     over edges of df r and df dr, which tell the products after any step.
     """
-    worst_f = worst_z = along = across = 0.0
+    # maxima by head node first: elementwise, so in vector registers
+    worst_f, worst_z = np.zeros(len(y)), np.zeros(len(y))
+    along = across = 0.0
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        p_ = p[begin:end]
+        q_ = q[begin:end]
+        y_ = y[first:last]
+        dy_ = dy[first:last]
+        worst_f_, worst_z_ = worst_f[first:last], worst_z[first:last]
         tail = row_tail[k]
         top, dtop = y[tail] + reward[k], dy[tail]
-        for e in range(begin, end):
-            live = capacity[e] > 0
-            u = capacity[e] if live else 1.0
-            r = top - y[head + e]
-            dr = dtop - dy[head + e]
-            f, s, zl, zu = _state(u, np.float64(p[e]), np.float64(q[e]), r)
+        for e in range(end - begin):
+            live = capacity_[e] > 0
+            u = capacity_[e] if live else 1.0
+            r = top - y_[e]
+            dr = dtop - dy_[e]
+            f, s, zl, zu = _state(u, np.float64(p_[e]), np.float64(q_[e]), r)
             inverse = 1.0 / (f * s)
             df = (dr + r + tau * (s - f) * inverse) / ((zl * s + zu * f) * inverse)
             df = df if live else 0.0
             a, b = df * (s * inverse), df * (f * inverse)
             both = tau * inverse / (zl * zu)
-            c = max(1.0 + a - both * (zu * s), 1.0 - b - both * (zl * f))
-            worst_f = max(worst_f, max(-a, b))
-            worst_z = max(worst_z, c if live else 0.0)
+            c, d = 1.0 + a - both * (zu * s), 1.0 - b - both * (zl * f)
+            c = d if d > c else c
+            a = b if b > -a else -a
+            c = c if live else 0.0
+            worst_f_[e] = a if a > worst_f_[e] else worst_f_[e]
+            worst_z_[e] = c if c > worst_z_[e] else worst_z_[e]
             along += df * r
             across += df * dr
-    return worst_f, worst_z, along, across
+    return np.max(worst_f), np.max(worst_z), along, across
 
 
 # --- the weighted graph Laplacian ---------------------------------------------------------------
@@ -204,13 +241,16 @@ def laplacian(weight, row_tail, row_head, row_start, diagonal, x, out):
         out[v] = diagonal[v] * x[v]
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
-        head = row_head[k] - begin
+        first, last = row_head[k], row_head[k] + end - begin
+        weight_ = weight[begin:end]
+        x_ = x[first:last]
+        out_ = out[first:last]
         top = x[row_tail[k]]
         total = 0.0
-        for e in range(begin, end):
-            w = weight[e]
-            total += w * x[head + e]
-            out[head + e] -= w * top
+        for e in range(end - begin):
+            w = weight_[e]
+            total += w * x_[e]
+            out_[e] -= w * top
         out[row_tail[k]] -= total
 
 
@@ -291,30 +331,7 @@ def assemble_blocks(
                     flat[offset[a, b] + y * sizes[b] + x] -= w
 
 
-# --- starts and unlimited edges -----------------------------------------------------------------
-
-
-@compiled
-def heights(capacity, row_head, row_start, node_rows, node_rows_start, order):
-    """Height of each node as a share of the longest path through it: 1 at the top, 0 below."""
-    n = len(order)
-    depth, height = np.zeros(n), np.zeros(n)
-    for v in order:
-        for i in range(node_rows_start[v], node_rows_start[v + 1]):
-            k = node_rows[i]
-            head = row_head[k] - row_start[k]
-            for e in range(row_start[k], row_start[k + 1]):
-                if capacity[e] > 0:
-                    depth[head + e] = max(depth[head + e], depth[v] + 1)
-    for at in range(n - 1, -1, -1):
-        v = order[at]
-        for i in range(node_rows_start[v], node_rows_start[v + 1]):
-            k = node_rows[i]
-            head = row_head[k] - row_start[k]
-            for e in range(row_start[k], row_start[k + 1]):
-                if capacity[e] > 0:
-                    height[v] = max(height[v], height[head + e] + 1)
-    return height / np.maximum(depth + height, 1)
+# --- unlimited edges --------------------------------------------------------------------------
 
 
 @compiled
@@ -351,3 +368,19 @@ def fill_unlimited(flow, capacity, row_head, row_start, node_rows, node_rows_sta
                 if capacity[e] == np.inf and unlimited == 1 and finite == 0 and not source[v]:
                     flow[e] = into[v]
                 into[head + e] += flow[e]
+
+
+@compiled
+def least_positive(capacity):
+    """Smallest positive entry, infinity if there is none."""
+    least = np.full(16, np.inf)  # elementwise, so in vector registers
+    for start in range(0, len(capacity) - 15, 16):
+        chunk = capacity[start : start + 16]
+        for e in range(16):
+            u = chunk[e] if chunk[e] > 0 else np.inf
+            least[e] = u if u < least[e] else least[e]
+    found = np.min(least)
+    for u in capacity[len(capacity) - len(capacity) % 16 :]:
+        if 0 < u < found:
+            found = u
+    return found

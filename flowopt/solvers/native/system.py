@@ -1,0 +1,118 @@
+"""The unknowns of the dual problem, and Newton systems with a weighted graph Laplacian."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flowopt.graph import Graph
+from flowopt.network import FloatArray
+from flowopt.solvers.native import kernels
+from flowopt.solvers.native.blocks import BlockPattern
+
+
+class System:
+    """A graph's rows with the return edge added, its unknowns, and arrays the passes reuse.
+
+    Attributes
+    ----------
+    capacity : ndarray, shape (E,) or (E + 1,)
+        0 on unlimited edges, whose ends are merged; the return edge last, where it is limited.
+    rows : tuple of ndarray
+        row_tail, row_head, row_start, reward.
+    weight : ndarray, shape like capacity
+        Edge weights of the last pass, in single precision where the capacities allow it.
+    balance, diagonal : ndarray, shape (n_nodes,)
+        Outflow less inflow, and sum of weights, of the last pass.
+    size : int
+        Number of unknowns.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.capacity = graph.capacity
+        if np.isinf(self.capacity).any():
+            self.capacity = np.where(np.isinf(self.capacity), 0.0, self.capacity)
+        tails, heads, starts = graph.row_tail, graph.row_head, graph.row_start
+        reward = np.zeros(len(tails))
+        back = graph.network.return_capacity
+        if back is not None:
+            top = np.flatnonzero(graph.source & graph.alive)[0]
+            bottom = np.flatnonzero(graph.sink & graph.alive)[0]
+            self.capacity = np.r_[self.capacity, back]
+            tails, heads = np.r_[tails, bottom], np.r_[heads, top]
+            starts, reward = np.r_[starts, starts[-1] + 1], np.r_[reward, 1.0]
+        self.rows = (tails, heads, starts, reward)
+        self.label = graph.label
+        self.free = np.flatnonzero(self.label >= 0)
+        self.size = int(self.label.max(initial=-1)) + 1
+        self.scale = float(self.capacity.max(initial=0.0))
+        self.edges = int(np.count_nonzero(self.capacity))
+        self.dtype = self._storage()
+        self.weight = np.empty(len(self.capacity), self.dtype)
+        self.balance, self.diagonal = np.empty(graph.n_nodes), np.empty(graph.n_nodes)
+        self.cg_steps = self.factorisations = 0
+        self.direct = False
+
+    def _storage(self) -> type[Any]:
+        """Single precision if no weight or state can leave its range."""
+        least = kernels.least_positive(self.capacity)
+        safe = least > 1e-9 * self.scale and 1e-9 < self.scale < 1e9
+        return np.float32 if safe else np.float64
+
+    def expand(self, x: FloatArray, fixed: FloatArray | float = 0.0) -> FloatArray:
+        """Values of all nodes from the unknowns; `fixed` where there is none."""
+        full = np.zeros(self.graph.n_nodes) + fixed
+        full[self.free] = x[self.label[self.free]]
+        return full
+
+    def potential(self, x: FloatArray) -> FloatArray:
+        """Potentials of all nodes, sources at 1 and sinks at 0."""
+        return self.expand(x, self.graph.fixed)
+
+    def reduce(self, potential: FloatArray) -> FloatArray:
+        """Unknowns from the potentials of all nodes."""
+        x = np.zeros(self.size)
+        x[self.label[self.free]] = np.nan_to_num(potential[self.free])
+        return x
+
+    def gather(self, values: FloatArray) -> FloatArray:
+        """Sums of node values over the nodes of each unknown."""
+        sums = np.bincount(self.label[self.free], values[self.free], self.size)
+        return np.asarray(sums, dtype=np.float64)
+
+    @cached_property
+    def pattern(self) -> BlockPattern:
+        """Blocks of the Laplacian, for its factorisation."""
+        return BlockPattern(self.graph, self.rows, self.label)
+
+    def solve(self, right: FloatArray, tolerance: float) -> FloatArray:
+        """Solve (Laplacian with the current weights) x = right.
+
+        Conjugate gradients, for as many steps as a factorisation would cost; then the
+        factorisation, to which all later systems of this network go at once: they only get
+        harder as mu falls. It also preconditions a few steps that make up for its rounding.
+        """
+        x = np.zeros(self.size)
+        if not self.direct:
+            limit = self.pattern.worth
+            steps, done = kernels.conjugate_gradients(
+                self.weight, *self.rows[:3], self.diagonal, self.label, right, tolerance, limit, x
+            )
+            self.cg_steps += steps
+            self.direct = not done
+            if done:
+                return x
+        factors = self.pattern.factorise(self.weight, self.rows, self.label)
+        self.factorisations += 1
+        if factors is None:  # singular to rounding: what conjugate gradients reached must do
+            return x if x.any() else right / np.maximum(self.gather(self.diagonal), 1e-300)
+        return factors.solve(right)
+
+    def image(self, x: FloatArray) -> FloatArray:
+        """Laplacian with the current weights times x."""
+        out = np.empty(self.graph.n_nodes)
+        kernels.laplacian(self.weight, *self.rows[:3], self.diagonal, self.expand(x), out)
+        return self.gather(out)
