@@ -247,6 +247,20 @@ class FlowNetwork:
 
         return build_graph(self)
 
+    @cached_property
+    def max_flow(self) -> float:
+        """F*, the value of the plain maximum flow, certified by a minimum cut.
+
+        Raises
+        ------
+        SolverError
+            If no certified maximum flow was found.
+        """
+        from flowopt.objectives import MaxFlow
+        from flowopt.solvers import solve
+
+        return solve(self, MaxFlow()).value
+
     @property
     def edges(self) -> Edges:
         """The edges that pruning keeps: blocks in order, row-major, then links."""

@@ -227,10 +227,8 @@ class LogBarrier(Separable):
             return LogBarrier(mu=1.0, relative=False)
         if self.mu is not None:
             return LogBarrier(mu=self.mu * net.graph.largest_capacity, relative=False)
-        from flowopt.solvers import maximum_flow_value
-
         assert self.gap is not None
-        scale = maximum_flow_value(net) / (2 * net.graph.finite_edges)
+        scale = net.max_flow / (2 * net.graph.finite_edges)
         return LogBarrier(mu=self.gap * scale, relative=False)
 
     def rescaled(self, factor: float) -> LogBarrier:  # noqa: D102
@@ -415,9 +413,7 @@ class MaxMinFair(Objective):
         return -0.5 * cp.sum_squares(net.inflow(flow))
 
     def constraints(self, flow: Any, net: FlowNetwork) -> list[Any]:  # noqa: D102
-        from flowopt.solvers import maximum_flow_value
-
-        return [net.value(flow) == maximum_flow_value(net)]
+        return [net.value(flow) == net.max_flow]
 
     def evaluate(self, net: FlowNetwork, flow: FloatArray) -> float:  # noqa: D102
         return float(-0.5 * np.sum(net.inflow(flow) ** 2))

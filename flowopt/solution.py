@@ -145,15 +145,10 @@ class FlowSolution:
         """Flow through each player (input token), shape (n_players,); sums to `value`."""
         return self._throughput[self.network.graph.players]
 
-    @cached_property
+    @property
     def max_flow(self) -> float:
         """F*, the value of the plain maximum flow on the same network."""
-        from flowopt.objectives import MaxFlow
-        from flowopt.solvers import maximum_flow_value
-
-        if isinstance(self.objective, MaxFlow) and self.status is Status.OPTIMAL:
-            return self.value
-        return maximum_flow_value(self.network)
+        return self.network.max_flow
 
     def __str__(self) -> str:
         return (

@@ -35,8 +35,6 @@ __all__ = [
 
 TensorFunction = Callable[[Trace], "ArrayLike"]
 
-"""How far a row of attention may be from the sum 1; half-precision softmax stays within it."""
-
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -32,7 +32,6 @@ __all__ = [
     "Solver",
     "available",
     "get_solver",
-    "maximum_flow_value",
     "register",
     "registered",
     "solve",
@@ -179,11 +178,6 @@ def solve(
             solution,
         )
     return solution
-
-
-def maximum_flow_value(net: FlowNetwork) -> float:
-    """F*, the value of the plain maximum flow, certified by a minimum cut."""
-    return solve(net, MaxFlow()).value
 
 
 def _choose(net: FlowNetwork, objective: Objective, solver: str | Solver | None) -> Solver:
