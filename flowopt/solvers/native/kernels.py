@@ -235,23 +235,25 @@ def step_lengths(capacity, row_tail, row_head, row_start, reward, y, dy, tau, p,
 
 
 @compiled_sums
-def laplacian(weight, row_tail, row_head, row_start, diagonal, x, out):
-    """Weighted graph Laplacian times x, into `out`; every weight is read once."""
-    for v in range(len(x)):
-        out[v] = diagonal[v] * x[v]
+def laplacian(weight, row_tail, row_head, row_start, x, out):
+    """Weighted graph Laplacian times x, into `out`; every weight is read once.
+
+    Summed as w (x_tail - x_head): weights span many orders of magnitude, and a diagonal of their
+    sums would drown the small ones.
+    """
+    out[:] = 0.0
     for k in range(len(row_tail)):
         begin, end = row_start[k], row_start[k + 1]
         first, last = row_head[k], row_head[k] + end - begin
         weight_ = weight[begin:end]
-        x_ = x[first:last]
-        out_ = out[first:last]
+        x_, out_ = x[first:last], out[first:last]
         top = x[row_tail[k]]
         total = 0.0
         for e in range(end - begin):
-            w = weight_[e]
-            total += w * x_[e]
-            out_[e] -= w * top
-        out[row_tail[k]] -= total
+            difference = weight_[e] * (top - x_[e])
+            total += difference
+            out_[e] -= difference
+        out[row_tail[k]] += total
 
 
 @compiled_sums
@@ -280,7 +282,7 @@ def conjugate_gradients(
     while rz > goal and steps < limit:
         for v in range(nodes):
             full[v] = p[label[v]] if label[v] >= 0 else 0.0
-        laplacian(weight, row_tail, row_head, row_start, diagonal, full, image)
+        laplacian(weight, row_tail, row_head, row_start, full, image)
         q[:] = 0.0
         for v in range(nodes):
             if label[v] >= 0:

@@ -114,5 +114,5 @@ class System:
     def image(self, x: FloatArray) -> FloatArray:
         """Laplacian with the current weights times x."""
         out = np.empty(self.graph.n_nodes)
-        kernels.laplacian(self.weight, *self.rows[:3], self.diagonal, self.expand(x), out)
+        kernels.laplacian(self.weight, *self.rows[:3], self.expand(x), out)
         return self.gather(out)
