@@ -36,6 +36,8 @@ class Native(Solver):
         Path parameter at the beginning, as a share of the largest capacity.
     inner_tolerance : float
         Relative accuracy of the linear solves along the path.
+    threads : int, optional
+        Threads for one network; None decides by its size (batches use one each).
     """
 
     name: ClassVar[str] = "native"
@@ -43,8 +45,9 @@ class Native(Solver):
 
     tolerance: float = 1e-9
     max_steps: int = 100
-    start: float = 0.01
-    inner_tolerance: float = 1e-2
+    start: float = 0.003
+    inner_tolerance: float = 0.03
+    threads: int | None = None
 
     def refusal(self, net: FlowNetwork, objective: Objective) -> str | None:  # noqa: D102
         if not isinstance(objective, LogBarrier):
@@ -58,7 +61,7 @@ class Native(Solver):
     ) -> RawSolution:
         assert isinstance(objective, LogBarrier)
         began = time.perf_counter()
-        system = System(net.graph)
+        system = System(net.graph, self.threads)
         built = time.perf_counter()
         mu = objective.absolute_mu
         path_steps = 0
@@ -111,7 +114,7 @@ def _flow(
     g = system.graph
     flow, slack = np.empty(len(system.capacity)), np.empty(len(system.capacity))
     y, dy = system.potential(x), system.expand(last)
-    kernels.best_flow(system.capacity, *system.rows, y, dy, mu, flow, slack)
+    system.each(lambda _, rows: kernels.best_flow(system.capacity, *rows, y, dy, mu, flow, slack))
     flow, slack = flow[: len(g.capacity)], slack[: len(g.capacity)]
     if system.capacity is not g.capacity and np.isinf(g.capacity).any():
         kernels.fill_unlimited(

@@ -8,6 +8,8 @@ Interior-Point Methods*, 1997). Two numbers are kept per edge.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from flowopt.network import FloatArray
@@ -39,27 +41,24 @@ def follow(
     ndarray, int
         Potentials near the optimum for `mu`, and the number of steps.
     """
-    edges = (system.capacity, *system.rows)
     p, q = np.empty_like(system.weight), np.empty_like(system.weight)
     y = system.potential(x)
-    kernels.central_start(*edges, y, start, p, q)
+    capacity = system.capacity
+    system.each(lambda k, rows: kernels.central_start(capacity, *rows, y, start, p, q))
     dy = np.zeros_like(y)
     tau = new = start
     step_f = step_z = 0.0
     infeasible = 1.0
     for step in range(limit):
-        products, distance = kernels.advance(
-            *edges, y, dy, tau, step_f, step_z, new, mu,
-            p, q, system.weight, system.balance, system.diagonal,
-        )  # fmt: skip
+        products, distance = _advance(system, (y, dy, tau, step_f, step_z, new, mu, p, q))
+        right = -system.collect()
         y = y + step_z * dy
         x = system.reduce(y)
         tau = new
         if tau == mu and distance < CLOSE**2 and infeasible < 1e-3:
             return x, step
-        dx = system.solve(-system.gather(system.balance), tolerance)
-        dy = system.expand(dx)
-        worst_f, worst_z, along, across = kernels.step_lengths(*edges, y, dy, tau, p, q)
+        dy = system.expand(system.solve(right, tolerance))
+        worst_f, worst_z, along, across = _lengths(system, (y, dy, tau, p, q))
         step_f = min(1.0, MARGIN / max(worst_f, 1e-300))
         step_z = min(1.0, MARGIN / max(worst_z, 1e-300))
         infeasible *= 1 - step_f
@@ -70,3 +69,23 @@ def follow(
         reduction = min(0.8, max(0.03, 1 - min(step_f, step_z)))
         new = max(mu, reduction * average)
     return x, limit
+
+
+def _advance(system: System, arguments: tuple[Any, ...]) -> FloatArray:
+    """Take a step and set up the next: sum f zl + s zu, squared distance from the target."""
+    sums = system.each(
+        lambda k, rows: kernels.advance(
+            system.capacity, *rows, *arguments, system.weight, *system.partial[k]
+        )
+    )
+    return np.sum(sums, axis=0)
+
+
+def _lengths(system: System, arguments: tuple[Any, ...]) -> tuple[float, float, float, float]:
+    """Largest relative decreases of flows and of multipliers; sums of df r and df dr."""
+    found = np.array(
+        system.each(lambda k, rows: kernels.step_lengths(system.capacity, *rows, *arguments))
+    )
+    worst_f, worst_z = found[:, :2].max(axis=0)
+    along, across = found[:, 2:].sum(axis=0)
+    return float(worst_f), float(worst_z), float(along), float(across)

@@ -27,11 +27,13 @@ class Report:
 
 def gradient(system: System, x: FloatArray, mu: float) -> FloatArray:
     """Conservation residual of the best flow at x; weights and sums stay in the system."""
-    kernels.dual_pass(
-        system.capacity, *system.rows, system.potential(x), mu,
-        system.weight, system.balance, system.diagonal,
-    )  # fmt: skip
-    return system.gather(system.balance)
+    y = system.potential(x)
+    system.each(
+        lambda k, rows: kernels.dual_pass(
+            system.capacity, *rows, y, mu, system.weight, *system.partial[k]
+        )
+    )
+    return system.collect()
 
 
 def minimise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from flowopt.graph import Graph
 from flowopt.network import FloatArray
-from flowopt.solvers.native import kernels
-from flowopt.solvers.native.blocks import BlockPattern
+from flowopt.solvers.native import kernels, threads
+from flowopt.solvers.native.blocks import BlockPattern, one_blas_thread
 
 
 class System:
@@ -30,7 +31,7 @@ class System:
         Number of unknowns.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, parts: int | None = None) -> None:
         self.graph = graph
         self.capacity = graph.capacity
         if np.isinf(self.capacity).any():
@@ -45,6 +46,8 @@ class System:
             tails, heads = np.r_[tails, bottom], np.r_[heads, top]
             starts, reward = np.r_[starts, starts[-1] + 1], np.r_[reward, 1.0]
         self.rows = (tails, heads, starts, reward)
+        self.parts = parts or threads.wanted(len(self.capacity))
+        self.pieces = threads.split(self.rows, self.parts)
         self.label = graph.label
         self.free = np.flatnonzero(self.label >= 0)
         self.size = int(self.label.max(initial=-1)) + 1
@@ -52,6 +55,7 @@ class System:
         self.edges = int(np.count_nonzero(self.capacity))
         self.dtype = self._storage()
         self.weight = np.empty(len(self.capacity), self.dtype)
+        self.partial = np.empty((self.parts, 2, graph.n_nodes))
         self.balance, self.diagonal = np.empty(graph.n_nodes), np.empty(graph.n_nodes)
         self.cg_steps = self.factorisations = 0
         self.direct = False
@@ -61,6 +65,15 @@ class System:
         least = kernels.least_positive(self.capacity)
         safe = least > 1e-9 * self.scale and 1e-9 < self.scale < 1e9
         return np.float32 if safe else np.float64
+
+    def each(self, work: Callable[[int, tuple[Any, ...]], Any]) -> list[Any]:
+        """Results of work(k, rows of piece k) for all pieces, on threads of their own."""
+        return threads.each(lambda k: work(k, self.pieces[k]), self.parts)
+
+    def collect(self) -> FloatArray:
+        """Add up the pieces' `partial` balances and diagonals; the gradient by unknown."""
+        self.balance, self.diagonal = self.partial.sum(axis=0)
+        return self.gather(self.balance)
 
     def expand(self, x: FloatArray, fixed: FloatArray | float = 0.0) -> FloatArray:
         """Values of all nodes from the unknowns; `fixed` where there is none."""
@@ -93,26 +106,53 @@ class System:
 
         Conjugate gradients, for as many steps as a factorisation would cost; then the
         factorisation, to which all later systems of this network go at once: they only get
-        harder as mu falls. It also preconditions a few steps that make up for its rounding.
+        harder as mu falls.
         """
         x = np.zeros(self.size)
         if not self.direct:
-            limit = self.pattern.worth
-            steps, done = kernels.conjugate_gradients(
-                self.weight, *self.rows[:3], self.diagonal, self.label, right, tolerance, limit, x
-            )
+            steps, done = self._conjugate_gradients(right, tolerance, self.pattern.worth, x)
             self.cg_steps += steps
             self.direct = not done
             if done:
                 return x
-        factors = self.pattern.factorise(self.weight, self.rows, self.label)
-        self.factorisations += 1
-        if factors is None:  # singular to rounding: what conjugate gradients reached must do
-            return x if x.any() else right / np.maximum(self.gather(self.diagonal), 1e-300)
-        return factors.solve(right)
+        with one_blas_thread():
+            factors = self.pattern.factorise(self.weight, self.rows, self.label)
+            self.factorisations += 1
+            if factors is not None:
+                return factors.solve(right)
+        # singular to rounding: what conjugate gradients reached must do
+        return x if x.any() else right / np.maximum(self.gather(self.diagonal), 1e-300)
 
     def image(self, x: FloatArray) -> FloatArray:
         """Laplacian with the current weights times x."""
-        out = np.empty(self.graph.n_nodes)
-        kernels.laplacian(self.weight, *self.rows[:3], self.expand(x), out)
-        return self.gather(out)
+        full, out = self.expand(x), self.partial[:, 0]
+        self.each(lambda k, rows: kernels.laplacian(self.weight, *rows[:3], full, out[k]))
+        return self.gather(out.sum(axis=0))
+
+    def _conjugate_gradients(
+        self, right: FloatArray, tolerance: float, limit: int, x: FloatArray
+    ) -> tuple[int, bool]:
+        """Jacobi-preconditioned; steps taken, and whether the residual fell by `tolerance`."""
+        if self.parts == 1:
+            steps, done = kernels.conjugate_gradients(
+                self.weight, *self.rows[:3], self.diagonal, self.label, right, tolerance, limit, x
+            )
+            return int(steps), bool(done)
+        scale = 1 / np.maximum(self.gather(self.diagonal), 1e-300)
+        r = right.copy()
+        z = scale * r
+        p, rz = z.copy(), float(r @ z)
+        goal = rz * tolerance**2
+        for step in range(limit):
+            if rz <= goal:
+                return step, True
+            q = self.image(p)
+            curvature = float(p @ q)
+            if not curvature > 0:
+                return step, False
+            x += (rz / curvature) * p
+            r -= (rz / curvature) * q
+            z = scale * r
+            rz, previous = float(r @ z), rz
+            p = z + (rz / previous) * p
+        return limit, rz <= goal
