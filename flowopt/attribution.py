@@ -219,7 +219,9 @@ class Attribution:
         return plot_attribution(self, ax=ax)
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        from flowopt.viz.html import fragment
+
+        return str(fragment(self))
 
     def __rich__(self) -> Any:
         from flowopt.viz.terminal import render

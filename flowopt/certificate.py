@@ -22,7 +22,7 @@ GAP_TOLERANCE = 1e-6
 
 
 def repaired(
-    net: FlowNetwork, flow: FloatArray, slack: FloatArray | None = None
+    net: FlowNetwork, flow: FloatArray, slack: FloatArray | None = None, in_place: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """The nearest feasible flow we can reach cheaply from raw numbers, and its slack.
 
@@ -36,13 +36,19 @@ def repaired(
     slack : ndarray, shape (E,), optional
         Capacity minus flow, if it is known beyond the rounding of the difference; ignored
         unless it is that difference up to rounding.
+    in_place : bool
+        Whether the arrays may be changed; saves two copies of a large network's flow.
     """
     graph = net.graph
     given = slack is not None and kernels.honest_slack(
         flow, slack, graph.capacity, kernels.ROUNDING
     )
-    flow = np.array(flow, dtype=np.float64)
-    slack = slack.copy() if given and slack is not None else np.empty_like(flow)
+    flow = np.array(flow, dtype=np.float64, copy=None if in_place else True)
+    flow = flow if flow.flags.writeable else flow.copy()
+    if not given or slack is None:
+        slack = np.empty_like(flow)
+    elif not in_place:
+        slack = slack.copy()
     kernels.clip(flow, slack, graph.capacity, given)
     rows = (graph.row_head, graph.row_start, graph.node_rows, graph.node_rows_start, graph.order)
     ends = (graph.source, graph.sink)
@@ -66,6 +72,7 @@ def certified(
     solver: str,
     stats: Mapping[str, Any],
     slack: FloatArray | None = None,
+    in_place: bool = False,
 ) -> FlowSolution:
     """Turn a solver's raw numbers into a solution with our certificate.
 
@@ -75,12 +82,12 @@ def certified(
         On every possible edge; may be infeasible or contain NaN.
     potential : ndarray, shape (n_nodes,), or None
         None: best potentials are found by a linear program where the bound needs them.
-    slack : ndarray, shape (E,), optional
+    slack, in_place
         See `repaired`.
     """
     graph = net.graph
     raw = max(_residual(net, flow), _violation(net, flow))
-    flow, slack = repaired(net, flow, slack)
+    flow, slack = repaired(net, flow, slack, in_place)
     value = flow_value(net, flow)
     unit = value if value > 0 else 1.0
     feasibility = (_residual(net, flow) / unit, _violation(net, flow) / unit)
@@ -149,7 +156,7 @@ def _status(
     if max(certificate.conservation, certificate.bounds) > FEASIBILITY_TOLERANCE:
         return Status.INACCURATE
     if kept is not None and objective.constrained and not isinstance(objective, MaxMinFair):
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         for constraint in objective.constraints(cp.Constant(kept), net):
             if np.max(constraint.violation()) > GAP_TOLERANCE * max(value, 1e-300):
@@ -181,7 +188,7 @@ def _residual(net: FlowNetwork, flow: FloatArray) -> float:
 
 
 def _violation(net: FlowNetwork, flow: FloatArray) -> float:
-    over = max(float((flow - net.graph.capacity).max(initial=0.0)), -float(flow.min(initial=0.0)))
+    over = float(kernels.excess(flow, net.graph.capacity))
     if net.return_capacity is not None:
         over = max(over, flow_value(net, flow) - net.return_capacity)
     return over

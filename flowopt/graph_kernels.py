@@ -185,6 +185,17 @@ def log_sum(flow, slack, capacity):
     return total + np.log(product)
 
 
+@compiled
+def excess(flow, capacity):
+    """Largest violation of 0 <= flow <= capacity; NaN counts as infinite."""
+    worst = 0.0
+    for e in range(len(flow)):
+        over = max(flow[e] - capacity[e], -flow[e])
+        if not over <= worst:
+            worst = over if over == over else np.inf
+    return worst
+
+
 # --- repair -------------------------------------------------------------------------------------
 
 
@@ -284,9 +295,8 @@ def trim(
                 keep_ = keep[row_head[k] : row_head[k] + end - begin]
                 total = 0.0
                 for e in range(end - begin):
-                    loss = flow_[e] * (1.0 - keep_[e])
-                    flow_[e] -= loss
-                    slack_[e] += loss
+                    slack_[e] += flow_[e] * (1.0 - keep_[e])
+                    flow_[e] *= keep_[e]  # as a product: a small rest keeps its digits
                     total += flow_[e]
                 out[v] += total
         if not sink[v] and into[v] > out[v] * (1 + rounding):
@@ -300,22 +310,21 @@ def trim(
             flow_ = flow[row_start[k] : row_start[k + 1]]
             for e in range(len(flow_)):
                 total += flow_[e]
-        cut = 0.0
+        scale = 1.0
         if not source[v] and total > into[v] * (1 + rounding):
-            cut = 1.0 - into[v] / total
+            scale = into[v] / total
         for i in range(node_rows_start[v], node_rows_start[v + 1]):
             k = node_rows[i]
             begin, end = row_start[k], row_start[k + 1]
             flow_, slack_ = flow[begin:end], slack[begin:end]
             into_ = into[row_head[k] : row_head[k] + end - begin]
-            if cut == 0.0:
+            if scale == 1.0:
                 for e in range(end - begin):
                     into_[e] += flow_[e]
             else:
                 for e in range(end - begin):
-                    loss = flow_[e] * cut
-                    flow_[e] -= loss
-                    slack_[e] += loss
+                    slack_[e] += flow_[e] * (1.0 - scale)
+                    flow_[e] *= scale
                     into_[e] += flow_[e]
 
 

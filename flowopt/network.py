@@ -335,6 +335,12 @@ class FlowNetwork:
         edges = sum(b.capacity.size for b in self.blocks) + sum(len(k.pairs) for k in self.links)
         return f"FlowNetwork({len(self.groups)} groups, {nodes} nodes, {edges} possible edges)"
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the mapping proxies cannot be pickled
+        limits = self.node_capacity
+        plain = (dict(self.groups), self.blocks, self.links, dict(self.sources), dict(self.sinks))
+        rest = (None if limits is None else dict(limits), self.players, self.return_capacity)
+        return _rebuilt, (type(self), *plain, *rest)
+
     @property
     def _players(self) -> str:
         assert self.players is not None  # set by __post_init__
@@ -377,6 +383,30 @@ class FlowNetwork:
             array.setflags(write=False)
             checked[name] = array
         return MappingProxyType(checked)
+
+
+def _rebuilt(
+    cls: type[FlowNetwork],
+    groups: dict[str, int],
+    blocks: Sequence[Block],
+    links: Sequence[Link],
+    sources: dict[str, Sequence[int]],
+    sinks: dict[str, Sequence[int]],
+    node_capacity: dict[str, ArrayLike] | None,
+    players: str,
+    return_capacity: float | None,
+) -> FlowNetwork:
+    """Network from a pickle."""
+    return cls(
+        groups,
+        blocks,
+        links,
+        sources=sources,
+        sinks=sinks,
+        node_capacity=node_capacity,
+        players=players,
+        return_capacity=return_capacity,
+    )
 
 
 def capacity_array(values: ArrayLike, ndim: int, name: str) -> FloatArray:

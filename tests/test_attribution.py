@@ -238,6 +238,7 @@ def test_pictures_come_from_viz(monkeypatch, tmp_path):
         ModuleType(f"flowopt.viz.{n}") for n in ("html", "figures", "terminal")
     )
     html.to_html = lambda attribution: f"<b>{attribution.value}</b>"
+    html.fragment = lambda attribution: f"<i>{attribution.value}</i>"
     figures.plot_attribution = lambda attribution, ax=None: ("axes", ax)
     terminal.render = lambda attribution: f"flow {attribution.value}"
     for module in (html, figures, terminal):
@@ -245,6 +246,6 @@ def test_pictures_come_from_viz(monkeypatch, tmp_path):
     attribution = example()
     assert attribution.to_html(tmp_path / "a.html") == "<b>1.7</b>"
     assert (tmp_path / "a.html").read_text() == "<b>1.7</b>"
-    assert attribution._repr_html_() == "<b>1.7</b>"
+    assert attribution._repr_html_() == "<i>1.7</i>"
     assert attribution.plot(ax=3) == ("axes", 3)
     assert str(attribution) == "flow 1.7"

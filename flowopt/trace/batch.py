@@ -77,9 +77,9 @@ def class_index(model: PreTrainedModel, target: Target) -> int | None:
         if len(found) == 1:
             return found[0]
     close = difflib.get_close_matches(target, labels.values(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise InputError(
-        f"the model has no label {target!r}{hint} Its labels: {', '.join(labels.values())}"
+        f"the model has no label {target!r}{hint}. Its labels: {', '.join(labels.values())}"
     )
 
 

@@ -1,39 +1,42 @@
-"""flowopt's own solver for the log barrier, on the node potentials alone.
+"""flowopt's own solver for separable objectives, on the node potentials alone.
 
-A primal-dual central path (`central_path`) comes near the optimum in a few steps for any mu;
-Newton's method on the dual (`dual`) finishes to rounding. Every step is one or two passes over
-the capacities and one system with a weighted graph Laplacian (`system`), so the cost is a
-constant number of reads of the attention itself.
+A primal-dual path (`central_path` for the barrier, `clipped` for Quadratic and Entropy) comes
+near the optimum in a few steps for any weight; Newton's method on the dual (`dual`) finishes to
+rounding. Every step is one or two passes over the capacities and one system with a weighted
+graph Laplacian (`system`), so the cost is a constant number of reads of the attention itself.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from flowopt import graph_kernels
 from flowopt.network import FloatArray, FlowNetwork
-from flowopt.objectives import LogBarrier, Objective
+from flowopt.objectives import Entropy, LogBarrier, Objective, Quadratic
 from flowopt.solvers.base import RawSolution, Solver
-from flowopt.solvers.native import central_path, dual, kernels
+from flowopt.solvers.native import central_path, clipped, dual, kernels
 from flowopt.solvers.native.system import System
+
+WARM_STEPS = 20  # Newton steps from a start of the caller's before it is given up
 
 
 @dataclass(frozen=True)
 class Native(Solver):
-    """Primal-dual and dual Newton method for `LogBarrier`.
+    """Primal-dual and dual Newton method for `LogBarrier`, `Quadratic` and `Entropy`.
 
     Parameters
     ----------
     tolerance : float
-        Newton decrement at which to stop; the certificate's delta ends near it.
+        Newton decrement at which to stop; the barrier certificate's delta ends near it. Where
+        flows are clipped, the squared decrement relative to the sum of all flows.
     max_steps : int
         Limit on the steps of either stage.
     start : float
-        Path parameter at the beginning, as a share of the largest capacity.
+        The barrier's path parameter at the beginning, as a share of the largest capacity.
     inner_tolerance : float
         Relative accuracy of the linear solves along the path.
     threads : int, optional
@@ -50,8 +53,8 @@ class Native(Solver):
     threads: int | None = None
 
     def refusal(self, net: FlowNetwork, objective: Objective) -> str | None:  # noqa: D102
-        if not isinstance(objective, LogBarrier):
-            return "it is made for LogBarrier"
+        if not isinstance(objective, LogBarrier | Quadratic | Entropy):
+            return "it is made for LogBarrier, Quadratic and Entropy"
         if not net.graph.contractible:
             return "an unlimited link is not its node's only way in or out, so it may lie idle"
         return None
@@ -59,16 +62,43 @@ class Native(Solver):
     def solve(  # noqa: D102
         self, net: FlowNetwork, objective: Objective, start: FloatArray | None = None
     ) -> RawSolution:
-        assert isinstance(objective, LogBarrier)
+        assert isinstance(objective, LogBarrier | Quadratic | Entropy)
         began = time.perf_counter()
         system = System(net.graph, self.threads)
         built = time.perf_counter()
-        mu = objective.absolute_mu
-        path_steps = 0
+        x = None
         if start is not None and start.shape == (net.graph.n_nodes,):
             x = system.reduce(start)
+        if isinstance(objective, LogBarrier):
+            found = self._barrier(system, objective.absolute_mu, x)
+            extra = {"mu": objective.absolute_mu}
         else:
-            x = system.reduce(_falling(net))
+            found = self._clipped(system, clipped.EdgeFunction.of(objective), x)
+            extra = {}
+        report = found.report
+        message = (
+            "converged" if report.converged else f"stopped at decrement {report.decrement:.1e}"
+        )
+        return RawSolution(
+            flow=found.flow,
+            slack=found.slack,
+            potential=system.potential(found.x + found.last),
+            message=message,
+            build_seconds=built - began,
+            solve_seconds=time.perf_counter() - built,
+            iterations=found.path_steps + report.steps,
+            extra={
+                **extra,
+                "path_steps": found.path_steps,
+                "cg_steps": system.cg_steps,
+                "factorisations": system.factorisations,
+            },
+        )
+
+    def _barrier(self, system: System, mu: float, x: FloatArray | None) -> _Found:
+        path_steps = 0
+        if x is None:
+            x = system.reduce(_falling(system.graph.network))
             if system.size:
                 first = max(mu, self.start * system.scale)
                 x, path_steps = central_path.follow(
@@ -76,26 +106,72 @@ class Native(Solver):
                 )
         last, report = np.zeros(system.size), dual.Report(True, 0.0, 0)
         if system.size:
-            x, last, report = dual.minimise(system, x, mu, self.tolerance, self.max_steps)
-        message = (
-            "converged" if report.converged else f"stopped at decrement {report.decrement:.1e}"
-        )
-        flow, slack = _flow(system, x, last, mu)
-        return RawSolution(
-            flow=flow,
-            slack=slack,
-            potential=system.potential(x + last),
-            message=message,
-            build_seconds=built - began,
-            solve_seconds=time.perf_counter() - built,
-            iterations=path_steps + report.steps,
-            extra={
-                "mu": mu,
-                "path_steps": path_steps,
-                "cg_steps": system.cg_steps,
-                "factorisations": system.factorisations,
-            },
-        )
+            gradient = dual.barrier_gradient(system, mu)
+            x, last, report = dual.minimise(system, gradient, x, mu, self.tolerance, self.max_steps)
+        flow, slack = np.empty(len(system.capacity)), np.empty(len(system.capacity))
+        y, dy, capacity = system.potential(x), system.expand(last), system.capacity
+        system.each(lambda _, rows: kernels.best_flow(capacity, *rows, y, dy, mu, flow, slack))
+        edges = len(system.graph.capacity)
+        flow, slack = flow[:edges], slack[:edges]
+        if _fill(system, flow):
+            slack[np.isinf(system.graph.capacity)] = np.inf
+        return _Found(x, last, report, path_steps, flow, slack)
+
+    def _clipped(
+        self, system: System, term: clipped.EdgeFunction, x: FloatArray | None
+    ) -> _Found:
+        goal, zero = self.tolerance**2, np.zeros(system.size)
+        if not system.size:
+            flow = term.best_flow(system, zero, zero)
+            return self._found(system, zero, zero, dual.Report(True, 0.0, 0), 0, flow)
+        if x is not None:
+            x, last, report = clipped.finish(system, term, x, goal, WARM_STEPS)
+            if report.converged:
+                return self._found(
+                    system, x, last, report, 0, term.best_flow(system, x, last)
+                )
+        path = clipped.Path(system, term, system.reduce(_falling(system.graph.network)))
+        steps = 0
+        for end in clipped.ENDS:
+            on_time = path.follow(end, self.inner_tolerance, self.max_steps)
+            x, last, report = clipped.finish(
+                system, term, system.reduce(path.y), goal, clipped.TRIAL
+            )
+            steps += report.steps
+            if report.converged:
+                flow = term.best_flow(system, x, last)
+                report = replace(report, steps=steps)
+                return self._found(system, x, last, report, path.steps, flow)
+            if not on_time:
+                break
+            path.resume()
+        report = replace(report, steps=steps)
+        return self._found(system, system.reduce(path.y), zero, report, path.steps, path.flow)
+
+    def _found(
+        self,
+        system: System,
+        x: FloatArray,
+        last: FloatArray,
+        report: dual.Report,
+        path_steps: int,
+        flow: FloatArray,
+    ) -> _Found:
+        flow = flow[: len(system.graph.capacity)]
+        _fill(system, flow)
+        return _Found(x, last, report, path_steps, flow, None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Potentials (unknowns,) and the last step apart; flow and slack of every edge."""
+
+    x: FloatArray
+    last: FloatArray
+    report: dual.Report
+    path_steps: int
+    flow: FloatArray
+    slack: FloatArray | None
 
 
 def _falling(net: FlowNetwork) -> FloatArray:
@@ -107,19 +183,13 @@ def _falling(net: FlowNetwork) -> FloatArray:
     return 1 - depth / max(depth.max(), 1.0)
 
 
-def _flow(
-    system: System, x: FloatArray, last: FloatArray, mu: float
-) -> tuple[FloatArray, FloatArray]:
-    """Best flow and slack of every edge; unlimited edges carry what their nodes pass on."""
+def _fill(system: System, flow: FloatArray) -> bool:
+    """Let unlimited edges carry what their nodes pass on, in place; whether there are any."""
     g = system.graph
-    flow, slack = np.empty(len(system.capacity)), np.empty(len(system.capacity))
-    y, dy = system.potential(x), system.expand(last)
-    system.each(lambda _, rows: kernels.best_flow(system.capacity, *rows, y, dy, mu, flow, slack))
-    flow, slack = flow[: len(g.capacity)], slack[: len(g.capacity)]
-    if system.capacity is not g.capacity and np.isinf(g.capacity).any():
+    unlimited = system.capacity is not g.capacity and bool(np.isinf(g.capacity).any())
+    if unlimited:
         kernels.fill_unlimited(
             flow, g.capacity, g.row_head, g.row_start, g.node_rows, g.node_rows_start,
             g.order, g.source,
         )  # fmt: skip
-        slack[np.isinf(g.capacity)] = np.inf
-    return flow, slack
+    return unlimited

@@ -7,12 +7,15 @@ work is in LAPACK.
 
 from __future__ import annotations
 
-from functools import cache
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg.blas import dgemm
+from scipy.linalg.blas import dgemm, dsyrk, dtrsm
+from scipy.linalg.lapack import dpotrf
 from threadpoolctl import ThreadpoolController
 
 from flowopt.graph import Graph
@@ -22,10 +25,33 @@ from flowopt.solvers.native import kernels
 SHIFT = 1e-15  # added to a unit diagonal: a rounding error's worth
 
 
-@cache
-def blas_threads() -> ThreadpoolController:
-    """Handle on the BLAS thread pools: blocks are small, and threads would fight over them."""
-    return ThreadpoolController()
+class _Limit:
+    """The limit in force and how many callers rely on it: it holds for the whole process."""
+
+    lock = threading.Lock()
+    pools: ThreadpoolController | None = None
+    users = 0
+    held: Any = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread meanwhile: blocks are small, and threads would fight over them.
+
+    May be nested and used by several threads at once; the last to leave lifts the limit.
+    """
+    with _Limit.lock:
+        if not _Limit.users:
+            _Limit.pools = _Limit.pools or ThreadpoolController()  # finding them takes a while
+            _Limit.held = _Limit.pools.limit(limits=1, user_api="blas")
+        _Limit.users += 1
+    try:
+        yield
+    finally:
+        with _Limit.lock:
+            _Limit.users -= 1
+            if not _Limit.users:
+                _Limit.held.restore_original_limits()
 
 
 class BlockPattern:
@@ -41,10 +67,8 @@ class BlockPattern:
 
     def __init__(self, graph: Graph, rows: tuple[IntArray, ...], label: IntArray) -> None:
         size = int(label.max(initial=-1)) + 1
-        group = np.concatenate(
-            [np.full(n, i) for i, n in enumerate(graph.network.groups.values())]
-            + [np.full(n, i) for i, n in _halves(graph)]
-        )
+        groups = [*enumerate(graph.network.groups.values()), *_halves(graph)]
+        group = np.repeat([i for i, _ in groups], [n for _, n in groups])
         owner = np.full(size, len(graph.network.groups))
         free = np.flatnonzero(label >= 0)
         np.minimum.at(owner, label[free], group[free])
@@ -57,10 +81,11 @@ class BlockPattern:
         position = np.argsort(np.argsort(first, kind="stable"), kind="stable")
         self.part = position[part]
         self.sizes = np.bincount(self.part, minlength=len(used)).tolist()
-        self.members = [np.flatnonzero(self.part == k) for k in range(len(used))]
+        ends = np.cumsum(self.sizes)
+        by_part = np.argsort(self.part, kind="stable")
+        self.members = [by_part[end - n : end] for n, end in zip(self.sizes, ends, strict=True)]
         self.local = np.empty(size, dtype=np.int64)
-        for members in self.members:
-            self.local[members] = np.arange(len(members))
+        self.local[by_part] = np.arange(size) - np.repeat(ends - self.sizes, self.sizes)
         self.pairs = self._fill(rows, label)
         self.offset = np.full((len(used), len(used)), -1, dtype=np.int64)
         total = 0
@@ -81,9 +106,10 @@ class BlockPattern:
         tails, heads, starts = rows[:3]
         parts = np.where(label >= 0, self.part[np.maximum(label, 0)], -1)
         pairs = {(k, k) for k in range(len(self.sizes))}
-        for tail, head, length in set(
-            zip(parts[tails].tolist(), heads.tolist(), np.diff(starts).tolist(), strict=True)
-        ):
+        runs = np.array([parts[tails], heads, np.diff(starts)])
+        fresh = np.ones(runs.shape[1], dtype=bool)  # rows unlike the one before: blocks have few
+        fresh[1:] = (runs[:, 1:] != runs[:, :-1]).any(axis=0)
+        for tail, head, length in set(zip(*runs[:, fresh].tolist(), strict=True)):
             for other in set(parts[head : head + length].tolist()):
                 if tail >= 0 and other >= 0:
                     pairs.add((max(tail, other), min(tail, other)))
@@ -100,7 +126,10 @@ class BlockPattern:
     def factorise(
         self, weight: Any, rows: tuple[IntArray, ...], label: IntArray
     ) -> BlockCholesky | None:
-        """Factors for the current weights; None if the matrix is singular to rounding."""
+        """Factors for the current weights; None if the matrix is singular to rounding.
+
+        Call it, and solve with the factors, under `one_blas_thread`.
+        """
         flat = np.zeros(self.total)
         kernels.assemble_blocks(
             weight, *rows[:3], label, self.part, self.local, np.array(self.sizes), self.offset, flat
@@ -119,28 +148,28 @@ class BlockPattern:
             values *= scale[j]
         for k in range(len(self.sizes)):
             np.fill_diagonal(block[k, k], 1 + SHIFT)
-        with blas_threads().limit(limits=1, user_api="blas"):
-            try:
-                self._eliminate(block)
-            except np.linalg.LinAlgError:
-                return None
+        try:
+            self._eliminate(block)
+        except np.linalg.LinAlgError:
+            return None
         return BlockCholesky(self, block, scale)
 
     def _eliminate(self, block: dict[tuple[int, int], FloatArray]) -> None:
+        """Factorise in place. BLAS sees every block transposed, which is its own column order."""
         for k in range(len(self.sizes)):
-            factor = scipy.linalg.cholesky(block[k, k], lower=True, check_finite=False)
-            block[k, k] = factor
+            _, failed = dpotrf(block[k, k].T, lower=0, clean=0, overwrite_a=1)
+            if failed:
+                raise np.linalg.LinAlgError(f"part {k} is not positive definite")
             for i in self.below[k]:
-                block[i, k] = scipy.linalg.solve_triangular(
-                    factor, block[i, k].T, lower=True, check_finite=False
-                ).T
+                dtrsm(1.0, block[k, k].T, block[i, k].T, trans_a=1, overwrite_b=1)
             for i in self.below[k]:
+                dsyrk(-1.0, block[i, k].T, 1.0, block[i, i].T, trans=1, overwrite_c=1)
                 for j in self.below[k]:
-                    if j <= i:
-                        # the transpose keeps BLAS in its own column order, without copies
-                        block[i, j] = dgemm(
-                            -1.0, block[j, k].T, block[i, k].T, 1.0, block[i, j].T, trans_a=1
-                        ).T
+                    if j < i:
+                        dgemm(
+                            -1.0, block[j, k].T, block[i, k].T, 1.0, block[i, j].T,
+                            trans_a=1, overwrite_c=1,
+                        )  # fmt: skip
 
 
 class BlockCholesky:
@@ -173,8 +202,9 @@ class BlockCholesky:
 
 
 def _triangular(factor: FloatArray, right: FloatArray, transposed: bool = False) -> FloatArray:
+    """Solve L x = right, or L^T x = right, with L^T in the upper half of factor.T."""
     solved = scipy.linalg.solve_triangular(
-        factor, right, lower=True, trans=int(transposed), check_finite=False
+        factor.T, right, lower=False, trans=int(not transposed), check_finite=False
     )
     return np.asarray(solved)
 

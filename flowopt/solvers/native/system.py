@@ -63,7 +63,7 @@ class System:
     def _storage(self) -> type[Any]:
         """Single precision if no weight or state can leave its range."""
         least = kernels.least_positive(self.capacity)
-        safe = least > 1e-9 * self.scale and 1e-9 < self.scale < 1e9
+        safe = least > 1e-13 * self.scale and 1e-9 < self.scale < 1e9
         return np.float32 if safe else np.float64
 
     def each(self, work: Callable[[int, tuple[Any, ...]], Any]) -> list[Any]:
@@ -88,7 +88,8 @@ class System:
     def reduce(self, potential: FloatArray) -> FloatArray:
         """Unknowns from the potentials of all nodes."""
         x = np.zeros(self.size)
-        x[self.label[self.free]] = np.nan_to_num(potential[self.free])
+        x[self.label[self.free]] = potential[self.free]
+        x[~np.isfinite(x)] = 0.0
         return x
 
     def gather(self, values: FloatArray) -> FloatArray:
