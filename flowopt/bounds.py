@@ -23,6 +23,7 @@ from flowopt.objectives import (
     Separable,
     reachable_players,
 )
+from flowopt.separable_bounds import attribution_error, edge_shortfall
 
 FIT_LIMIT = 200_000  # edges up to which missing potentials are fitted by a sparse factorisation
 GOOD_DELTA = 1e-6
@@ -63,11 +64,8 @@ def gap_bound(
     nothing = np.full(net.graph.n_nodes, np.nan)
     if isinstance(objective, Separable):
         gap, y = separable_gap(net, objective, kept, potential)
-        error = None
-        if objective.modulus > 0:
-            # strong concavity: modulus/2 sum (f - f*)^2 / u <= gap; Cauchy-Schwarz per token
-            finite = np.where(np.isfinite(net.capacity), net.capacity, 0.0)
-            error = np.sqrt(2 * gap / objective.modulus * net.inflow(finite))
+        concave = objective.modulus > 0
+        error = attribution_error(net, objective, kept, y, gap) if concave else None
         return Bound(_relative(gap, value), error, None, "dual"), y
     if isinstance(objective, ProportionalFair | MaxMinFair):
         gap, y = fair_gap(net, kept, potential)
@@ -101,6 +99,10 @@ def barrier_bound(
 ) -> tuple[Bound, FloatArray]:
     """Gap and attribution error from the Newton distance delta; flow and slack on every edge."""
     graph, mu = net.graph, barrier.absolute_mu
+    if not _interior(net, flow, slack, value):  # the barrier is minus infinity
+        nothing = np.full(graph.n_nodes, np.nan)
+        delta = np.inf if graph.contractible else None
+        return Bound(np.inf, None, delta, "delta"), nothing if potential is None else potential
     if not graph.contractible:  # an unlimited edge may be idle: the duality gap still holds
         gap, y = separable_gap(net, barrier, flow[net.edges.index], potential)
         return Bound(_relative(gap, value), None, None, "dual"), y
@@ -108,7 +110,7 @@ def barrier_bound(
     if potential is not None and np.isfinite(potential[graph.alive]).all():
         y = graph.merged(potential)
         best = (*newton_distance(net, mu, flow, slack, y, value), y)
-    if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT and _interior(net, flow, slack):
+    if best[0] > GOOD_DELTA and graph.report.kept <= FIT_LIMIT:
         y = fitted_potential(net, mu, flow, slack, value)
         fitted = (*newton_distance(net, mu, flow, slack, y, value), y)
         best = fitted if fitted[0] < best[0] else best
@@ -121,9 +123,11 @@ def barrier_bound(
     return Bound(mu * excess / value, error, delta, "delta"), y
 
 
-def _interior(net: FlowNetwork, flow: FloatArray, slack: FloatArray) -> bool:
-    live = net.graph.capacity > 0
-    return bool((flow[live] > 0).all() and (slack[live] > 0).all())
+def _interior(net: FlowNetwork, flow: FloatArray, slack: FloatArray, value: float) -> bool:
+    """Whether every edge with a barrier term is strictly between its bounds."""
+    live = (net.graph.capacity > 0) & np.isfinite(net.graph.capacity)
+    inside = (flow[live] > 0).all() and (slack[live] > 0).all()
+    return bool(inside and (net.return_capacity is None or value < net.return_capacity))
 
 
 def newton_distance(
@@ -181,10 +185,14 @@ def separable_gap(
     """
     edges, graph = net.edges, net.graph
     if potential is None or not np.isfinite(potential[graph.alive]).all():
-        z = best_potential(net, objective.gradient(net, kept))
+        gradient = objective.gradient(net, kept)
+        if not np.isfinite(gradient).all():  # infinitely steep at an edge without flow
+            return np.inf, np.full(graph.n_nodes, np.nan)
+        z = best_potential(net, gradient)
         potential = z + graph.source  # linear potentials have the reward of |f| in the gradient
-    y = _admissible(net, potential)
-    price = y[edges.tail] - y[edges.head] + objective.linear(net)
+    linear = objective.linear(net)
+    y = _admissible(net, potential, linear)
+    price = y[edges.tail] - y[edges.head] + linear
     free = np.isinf(edges.capacity)
     if (price[free] > 1e-12).any():
         return np.inf, y
@@ -194,28 +202,30 @@ def separable_gap(
     if net.return_capacity is not None:
         f, u = np.r_[f, net.value(kept)], np.r_[u, net.return_capacity]
         r = np.r_[r, 1 - level]
-    best = objective.edge_best(r, u)
-    term = r * (best - f) + objective.edge_value(best, u) - objective.edge_value(f, u)
+    term = edge_shortfall(objective, f, u, r)
     leaving = edges.full_incidence @ kept
     idle = -(price[free] @ kept[free])  # unlimited edges priced below cost yet used
     idle += (top - level) @ leaving[graph.source & graph.alive]
     idle += y[graph.sink] @ leaving[graph.sink]
-    return float(np.maximum(term, 0).sum() + idle), y
+    return float(term.sum() + idle), y
 
 
-def _admissible(net: FlowNetwork, potential: FloatArray) -> FloatArray:
+def _admissible(net: FlowNetwork, potential: FloatArray, linear: FloatArray) -> FloatArray:
     """Potentials at which no unlimited edge has a positive price, close to those given."""
-    graph = net.graph
-    if graph.contractible and net.return_capacity is None:
+    graph, edges = net.graph, net.edges
+    unlimited = np.flatnonzero(np.isinf(edges.capacity))
+    if graph.contractible and net.return_capacity is None and not linear[unlimited].any():
         return graph.merged(potential)
     y = np.where(graph.alive, potential, 0.0)
     if net.return_capacity is None:
         y[graph.source & graph.alive] = np.maximum(y[graph.source & graph.alive], 1.0)
-    unlimited = np.flatnonzero(np.isinf(net.edges.capacity))
     rank = np.argsort(graph.order)
-    for e in unlimited[np.argsort(rank[net.edges.tail[unlimited]], kind="stable")]:
-        y[net.edges.head[e]] = max(y[net.edges.head[e]], y[net.edges.tail[e]])
+    downwards = unlimited[np.argsort(rank[edges.tail[unlimited]], kind="stable")]
+    for e in downwards:
+        y[edges.head[e]] = max(y[edges.head[e]], y[edges.tail[e]] + linear[e])
     y[graph.sink] = np.minimum(y[graph.sink], 0.0)
+    for e in downwards[::-1]:  # and nodes from which an unlimited edge leads to a sink
+        y[edges.tail[e]] = min(y[edges.tail[e]], y[edges.head[e]] - linear[e])
     return y
 
 
@@ -260,13 +270,16 @@ def largest_ratio(gap: float) -> float:
 def linear_gap(net: FlowNetwork, gradient: FloatArray, kept: FloatArray, z: FloatArray) -> float:
     """Upper bound on max over feasible x of gradient @ (x - flow), for any potentials z.
 
-    max_x gradient @ x <= sum_e u_e max(0, gradient_e + z_tail - z_head), with z >= 0 at
-    sources and z <= 0 at sinks.
+    max_x gradient @ x <= sum_e u_e max(0, gradient_e + z_tail - z_head) + R p, with z >= -p at
+    sources and z <= 0 at sinks; p >= 0 is the price of the return edge, 0 if it has no limit R.
     """
     edges, graph = net.edges, net.graph
     if not np.isfinite(z).all():
         return np.inf
-    z = np.where(graph.sink, np.minimum(z, 0), np.where(graph.source, np.maximum(z, 0), z))
+    back = 0.0
+    if net.return_capacity is not None:
+        back = -float(np.minimum(z[graph.source & graph.alive], 0).min(initial=0.0))
+    z = np.where(graph.sink, np.minimum(z, 0), np.where(graph.source, np.maximum(z, -back), z))
     price = gradient + z[edges.tail] - z[edges.head]
     free = np.isinf(edges.capacity)
     if (price[free] > 1e-9 * np.abs(gradient).max(initial=1.0)).any():
@@ -277,7 +290,10 @@ def linear_gap(net: FlowNetwork, gradient: FloatArray, kept: FloatArray, z: Floa
     terms = room * np.maximum(p, 0) + f * np.maximum(-p, 0)
     leaving = edges.full_incidence @ kept
     ends = graph.alive & (graph.source | graph.sink)
-    return float(terms.sum() + z[ends] @ leaving[ends])
+    total = terms.sum() + z[ends] @ leaving[ends]
+    if net.return_capacity is not None:
+        total += back * net.return_capacity
+    return float(total)
 
 
 def best_potential(net: FlowNetwork, gradient: FloatArray) -> FloatArray:
@@ -290,10 +306,14 @@ def best_potential(net: FlowNetwork, gradient: FloatArray) -> FloatArray:
     weight = float(np.abs(gradient).max(initial=0.0)) or 1.0
     upper = np.where(np.isinf(edges.capacity), np.nan, edges.capacity / unit)
     a_ub: Any = sp.diags_array(sign) @ edges.full_incidence[ends]
+    b_ub = np.zeros(len(ends))
+    if net.return_capacity is not None:
+        a_ub = sp.vstack([a_ub, sp.csr_array(edges.value_vector[None])])
+        b_ub = np.r_[b_ub, net.return_capacity / unit]
     result: Any = linprog(  # type: ignore[call-overload]
         -gradient / weight,
         A_ub=a_ub,
-        b_ub=np.zeros(len(ends)),
+        b_ub=b_ub,
         A_eq=edges.incidence,
         b_eq=np.zeros(edges.incidence.shape[0]),
         bounds=np.c_[np.zeros(len(gradient)), upper],
@@ -303,5 +323,8 @@ def best_potential(net: FlowNetwork, gradient: FloatArray) -> FloatArray:
     if result.status == 0:
         z[:] = 0.0
         z[inner] = result.eqlin.marginals * weight
-        z[ends] = sign * result.ineqlin.marginals * weight
+        marginals = result.ineqlin.marginals * weight
+        z[ends] = sign * marginals[: len(ends)]
+        if net.return_capacity is not None:
+            z[graph.source & graph.alive] += marginals[-1]
     return z

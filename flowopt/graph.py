@@ -190,6 +190,10 @@ class Graph:
             self.row_tail, self.row_head, self.row_start, self.capacity, self.n_nodes
         )
         source, sink = self.source & self.alive, self.sink & self.alive
+        if not len(edges) and self.network.return_capacity is None:  # nothing to merge
+            free = self.alive & ~source & ~sink
+            exact = not into[source].any() and not out[sink].any()
+            return np.where(free, np.cumsum(free) - 1, -1), source.astype(np.float64), exact
         passes = (into[head] == 1) & ~source[head] | (out[tail] == 1) & ~sink[tail]
         exact = bool(passes.all()) and not into[source].any() and not out[sink].any()
         top, bottom, n = self.n_nodes, self.n_nodes + 1, self.n_nodes + 2
@@ -236,9 +240,12 @@ class Graph:
 
     def merged(self, potential: FloatArray) -> FloatArray:
         """Potentials made equal (by their mean) across unlimited edges, and fixed at the ends."""
-        counts = np.maximum(self.spread.sum(axis=0), 1)
-        means = (self.spread.T @ np.nan_to_num(potential)) / counts
-        return np.asarray(self.fixed + self.spread @ means)
+        free = np.flatnonzero(self.label >= 0)
+        label = self.label[free]
+        sums = np.bincount(label, np.nan_to_num(potential[free]))
+        merged = self.fixed.copy()
+        merged[free] = (sums / np.bincount(label))[label]
+        return merged
 
     @property
     def empty(self) -> bool:
@@ -383,10 +390,12 @@ def _node_order(
     groups: networkx.DiGraph[str] = networkx.DiGraph()
     groups.add_nodes_from(net.groups)
     groups.add_edges_from((e.tail, e.head) for e in (*net.blocks, *net.links))
-    if not networkx.is_directed_acyclic_graph(groups):
+    try:
+        sorted_groups = list(networkx.topological_sort(groups))
+    except networkx.NetworkXUnfeasible:
         return None
     parts = []
-    for name in networkx.topological_sort(groups):
+    for name in sorted_groups:
         size = net.groups[name]
         parts.append(group_start[name] + np.arange(size))
         if out_start[name] != group_start[name]:

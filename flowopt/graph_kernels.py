@@ -250,8 +250,11 @@ def balance_downwards(
             missing = max(missing, 0.0)
         if sink[v]:
             missing = min(missing, 0.0)
-        # an edge changes by missing s^2 / room <= |missing| s / sqrt(room): keep that below s / 2
-        share = missing / room if room > 0 and abs(missing) < 0.5 * np.sqrt(room) else 0.0
+        # an edge changes by missing s^2 / room <= |missing| s / sqrt(room): keep that below s / 2;
+        # the rounding of a node's large full edges is not put on its small ones, where it shows
+        share = 0.0
+        if ROUNDING * into[v] < abs(missing) < 0.5 * np.sqrt(room):
+            share = missing / room
         for i in range(node_rows_start[v], node_rows_start[v + 1]):
             k = node_rows[i]
             begin, end = row_start[k], row_start[k + 1]

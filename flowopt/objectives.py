@@ -94,19 +94,20 @@ class Objective(ABC):
 
     def evaluate(self, net: FlowNetwork, flow: FloatArray) -> float:
         """Value of the objective at a flow over the kept edges."""
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         value = self.expression(cp.Constant(flow), net).value
         return float(np.asarray(value).item())
 
     def gradient(self, net: FlowNetwork, flow: FloatArray) -> FloatArray:
-        """Gradient (m,) of the objective at a flow, by CVXPY."""
-        import cvxpy as cp
+        """Gradient (m,) of the objective at a flow, by CVXPY; not finite where it has none."""
+        from flowopt.lazy_cvxpy import cp
 
         variable = cp.Variable(len(flow), value=flow)
-        gradient = self.expression(variable, net).grad[variable]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a logarithm at flow 0
+            gradient = self.expression(variable, net).grad[variable]
         if gradient is None:
-            raise InputError(f"{self!r} is not differentiable at this flow, so it has no bound.")
+            return np.full(len(flow), np.nan)
         dense = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
         return np.asarray(dense, dtype=np.float64).reshape(-1)
 
@@ -145,7 +146,7 @@ class Separable(Objective):
 
 def _finite_terms(flow: Any, net: FlowNetwork) -> tuple[Any, FloatArray]:
     """Flows as shares of capacity, and capacities, of every edge that carries a term."""
-    import cvxpy as cp
+    from flowopt.lazy_cvxpy import cp
 
     finite = np.flatnonzero(np.isfinite(net.capacity))
     capacity = net.capacity[finite]
@@ -213,6 +214,11 @@ class LogBarrier(Separable):
             if not self.relative:
                 raise InputError("gap is relative by its nature; relative=False goes with mu.")
 
+    def __repr__(self) -> str:
+        if self.gap is not None:
+            return f"LogBarrier(gap={self.gap})"
+        return f"LogBarrier(mu={self.mu}{'' if self.relative else ', relative=False'})"
+
     @property
     def absolute_mu(self) -> float:
         """Mu in units of flow, of a resolved objective."""
@@ -236,7 +242,7 @@ class LogBarrier(Separable):
         return replace(self, mu=self.mu * factor) if absolute and self.mu is not None else self
 
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:  # noqa: D102
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         mu = self.resolve(net).absolute_mu
         share, capacity = _finite_terms(flow, net)
@@ -274,7 +280,7 @@ class Quadratic(Separable):
         return self.rho
 
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:  # noqa: D102
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         share, capacity = _finite_terms(flow, net)
         return net.value(flow) - self.rho / 2 * cp.sum_squares(
@@ -304,7 +310,7 @@ class Entropy(Separable):
         return self.tau
 
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:  # noqa: D102
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         share, capacity = _finite_terms(flow, net)
         return net.value(flow) + self.tau * capacity @ cp.entr(share)
@@ -385,7 +391,7 @@ class ProportionalFair(Objective):
     )
 
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:  # noqa: D102
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         return cp.sum(cp.log(net.inflow(flow)[np.flatnonzero(reachable_players(net))]))
 
@@ -408,7 +414,7 @@ class MaxMinFair(Objective):
     )
 
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:  # noqa: D102
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         return -0.5 * cp.sum_squares(net.inflow(flow))
 

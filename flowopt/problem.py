@@ -43,7 +43,7 @@ class FlowProblem:
         flow <= capacity, then the one-sided and return limits where the network has them, then
         the objective's own. Read it, change it, solve it: it is an ordinary CVXPY problem.
         """
-        import cvxpy as cp
+        from flowopt.lazy_cvxpy import cp
 
         net = self.network
         if net.graph.empty:

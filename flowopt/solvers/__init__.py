@@ -31,6 +31,7 @@ __all__ = [
     "RawSolution",
     "Solver",
     "available",
+    "choose_solver",
     "get_solver",
     "register",
     "registered",
@@ -41,6 +42,7 @@ __all__ = [
 # name -> module and class; a module is imported when its solver is first used
 _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
     "native": ("flowopt.solvers.native", "Native"),
+    "torch": ("flowopt.solvers.torch_barrier", "TorchBarrier"),
     "scipy": ("flowopt.solvers.scipy_maxflow", "ScipyMaxFlow"),
     "fair": ("flowopt.solvers.fair", "FairDecomposition"),
     "CLARABEL": ("flowopt.solvers.clarabel", "Clarabel"),
@@ -54,8 +56,8 @@ _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
 _PREFERRED: dict[type[Objective], tuple[str, ...]] = {
     MaxFlow: ("scipy", "HIGHS", "CLARABEL"),
     LogBarrier: ("native", "CLARABEL"),
-    Quadratic: ("CLARABEL", "HIGHS"),
-    Entropy: ("CLARABEL",),
+    Quadratic: ("native", "CLARABEL", "HIGHS"),
+    Entropy: ("native", "CLARABEL"),
     MinCost: ("HIGHS", "CLARABEL"),
     ProportionalFair: ("fair", "CLARABEL"),
     MaxMinFair: ("fair", "CLARABEL"),
@@ -150,7 +152,7 @@ def solve(
     if net.graph.empty:
         chosen, raw = "none", RawSolution(None, None, "no path from source to sink", 0.0, 0.0, 0)
     else:
-        backend = _choose(net, resolved, solver)
+        backend = choose_solver(net, resolved, solver)
         chosen = backend.name
         raw = backend.solve(net, resolved, None if start is None else start.potential)
     began = time.perf_counter()
@@ -167,7 +169,7 @@ def solve(
     else:
         flow = np.zeros(len(net.graph.capacity)) if raw.flow is None else raw.flow
         solution = certified(
-            net, objective, resolved, flow, raw.potential, chosen, stats, raw.slack
+            net, objective, resolved, flow, raw.potential, chosen, stats, raw.slack, True
         )
     solution.stats["certify_seconds"] = time.perf_counter() - began  # type: ignore[index]
     if throw and solution.status in (Status.INACCURATE, Status.FAILED):
@@ -180,7 +182,16 @@ def solve(
     return solution
 
 
-def _choose(net: FlowNetwork, objective: Objective, solver: str | Solver | None) -> Solver:
+def choose_solver(
+    net: FlowNetwork, objective: Objective, solver: str | Solver | None = None
+) -> Solver:
+    """The backend with a name, or the best that can solve a problem.
+
+    Raises
+    ------
+    UnsupportedError
+        If it, or every backend, refuses.
+    """
     if solver is not None:
         backend = get_solver(solver)
         why = backend.refusal(net, objective)
