@@ -9,7 +9,7 @@ graph Laplacian (`system`), so the cost is a constant number of reads of the att
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,8 +20,6 @@ from flowopt.objectives import Entropy, LogBarrier, Objective, Quadratic
 from flowopt.solvers.base import RawSolution, Solver
 from flowopt.solvers.native import central_path, clipped, dual, kernels
 from flowopt.solvers.native.system import System
-
-WARM_STEPS = 20  # Newton steps from a start of the caller's before it is given up
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,22 @@ class Native(Solver):
             found = self._barrier(system, objective.absolute_mu, x)
             extra = {"mu": objective.absolute_mu}
         else:
-            found = self._clipped(system, clipped.EdgeFunction.of(objective), x)
+            term = clipped.EdgeFunction.of(objective)
+            first = system.reduce(_falling(net))
+            limits = (self.tolerance**2, self.inner_tolerance, 2 * self.max_steps)
+            found = clipped.optimum(system, term, first, x, *limits)
             extra = {}
+        flow = found.flow[: len(net.graph.capacity)]
+        slack = None if found.slack is None else found.slack[: len(net.graph.capacity)]
+        if _fill(system, flow) and slack is not None:
+            slack[np.isinf(net.graph.capacity)] = np.inf
         report = found.report
         message = (
             "converged" if report.converged else f"stopped at decrement {report.decrement:.1e}"
         )
         return RawSolution(
-            flow=found.flow,
-            slack=found.slack,
+            flow=flow,
+            slack=slack,
             potential=system.potential(found.x + found.last),
             message=message,
             build_seconds=built - began,
@@ -95,7 +100,7 @@ class Native(Solver):
             },
         )
 
-    def _barrier(self, system: System, mu: float, x: FloatArray | None) -> _Found:
+    def _barrier(self, system: System, mu: float, x: FloatArray | None) -> dual.Found:
         path_steps = 0
         if x is None:
             x = system.reduce(_falling(system.graph.network))
@@ -111,67 +116,7 @@ class Native(Solver):
         flow, slack = np.empty(len(system.capacity)), np.empty(len(system.capacity))
         y, dy, capacity = system.potential(x), system.expand(last), system.capacity
         system.each(lambda _, rows: kernels.best_flow(capacity, *rows, y, dy, mu, flow, slack))
-        edges = len(system.graph.capacity)
-        flow, slack = flow[:edges], slack[:edges]
-        if _fill(system, flow):
-            slack[np.isinf(system.graph.capacity)] = np.inf
-        return _Found(x, last, report, path_steps, flow, slack)
-
-    def _clipped(
-        self, system: System, term: clipped.EdgeFunction, x: FloatArray | None
-    ) -> _Found:
-        goal, zero = self.tolerance**2, np.zeros(system.size)
-        if not system.size:
-            flow = term.best_flow(system, zero, zero)
-            return self._found(system, zero, zero, dual.Report(True, 0.0, 0), 0, flow)
-        if x is not None:
-            x, last, report = clipped.finish(system, term, x, goal, WARM_STEPS)
-            if report.converged:
-                return self._found(
-                    system, x, last, report, 0, term.best_flow(system, x, last)
-                )
-        path = clipped.Path(system, term, system.reduce(_falling(system.graph.network)))
-        steps = 0
-        for end in clipped.ENDS:
-            on_time = path.follow(end, self.inner_tolerance, self.max_steps)
-            x, last, report = clipped.finish(
-                system, term, system.reduce(path.y), goal, clipped.TRIAL
-            )
-            steps += report.steps
-            if report.converged:
-                flow = term.best_flow(system, x, last)
-                report = replace(report, steps=steps)
-                return self._found(system, x, last, report, path.steps, flow)
-            if not on_time:
-                break
-            path.resume()
-        report = replace(report, steps=steps)
-        return self._found(system, system.reduce(path.y), zero, report, path.steps, path.flow)
-
-    def _found(
-        self,
-        system: System,
-        x: FloatArray,
-        last: FloatArray,
-        report: dual.Report,
-        path_steps: int,
-        flow: FloatArray,
-    ) -> _Found:
-        flow = flow[: len(system.graph.capacity)]
-        _fill(system, flow)
-        return _Found(x, last, report, path_steps, flow, None)
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Potentials (unknowns,) and the last step apart; flow and slack of every edge."""
-
-    x: FloatArray
-    last: FloatArray
-    report: dual.Report
-    path_steps: int
-    flow: FloatArray
-    slack: FloatArray | None
+        return dual.Found(x, last, report, path_steps, flow, slack)
 
 
 def _falling(net: FlowNetwork) -> FloatArray:
@@ -180,7 +125,7 @@ def _falling(net: FlowNetwork) -> FloatArray:
     depth: FloatArray = graph_kernels.depths(
         g.capacity, g.row_head, g.row_start, g.node_rows, g.node_rows_start, g.order
     )
-    return 1 - depth / max(depth.max(), 1.0)
+    return np.asarray(1 - depth / max(float(depth.max()), 1.0))
 
 
 def _fill(system: System, flow: FloatArray) -> bool:
