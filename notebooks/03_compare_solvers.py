@@ -1,0 +1,41 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Compare solvers
+#
+# The same problem goes to every backend that can solve it. flowopt repairs each answer to exact
+# feasibility, computes the certificate itself, and says plainly who disagrees.
+
+# %%
+import numpy as np
+
+import flowopt as fo
+
+rng = np.random.default_rng(1)
+attention = rng.dirichlet(np.full(10, 0.3), size=(4, 3, 10))  # (layers, heads, queries, keys)
+gradient = rng.normal(size=attention.shape)
+capacity = fo.information_tensor("agf", attention, gradient)
+net = fo.FlowNetwork.layered(capacity)
+print(net.pruned)
+
+# %%
+comparison = fo.compare_solvers(net, fo.LogBarrier(mu=1e-3), progress=False)
+comparison
+
+# %% [markdown]
+# With plain maximum flow all agree on the value, yet not on the tokens: the optimum is not unique.
+# That is what the barrier is for.
+
+# %%
+fo.compare_solvers(net, fo.MaxFlow(), progress=False)
+
+# %%
+comparison.to_pandas()
