@@ -389,7 +389,8 @@ def _node_order(
     """Nodes group by group, tails before heads; None if the graph of groups has a cycle."""
     groups: networkx.DiGraph[str] = networkx.DiGraph()
     groups.add_nodes_from(net.groups)
-    groups.add_edges_from((e.tail, e.head) for e in (*net.blocks, *net.links))
+    groups.add_edges_from((block.tail, block.head) for block in net.blocks)
+    groups.add_edges_from((link.tail, link.head) for link in net.links)
     try:
         sorted_groups = list(networkx.topological_sort(groups))
     except networkx.NetworkXUnfeasible:

@@ -106,7 +106,7 @@ def test_every_solver_on_every_problem(family, objective, solver):
 def test_solvers_agree_on_the_maximum_flow(family):
     values = [
         fo.solve(network(family), fo.MaxFlow(), s).value
-        for s in ("scipy", "HIGHS", "CLARABEL", "ECOS")
+        for s in ("dinic", "scipy", "HIGHS", "CLARABEL", "ECOS")
     ]
     np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
@@ -152,7 +152,7 @@ def parallel():
     )
 
 
-LINEAR = ["scipy", "HIGHS", "CLARABEL", "ECOS", "SCS", "OSQP"]
+LINEAR = ["dinic", "scipy", "HIGHS", "CLARABEL", "ECOS", "SCS", "OSQP"]
 
 
 @pytest.mark.parametrize("solver", LINEAR)
@@ -214,10 +214,11 @@ def test_the_certificate_stands_on_the_backends_own_potentials(solver):
 
 
 # --- scipy: combinatorial maximum flow ---------------------------------------------------------
-@given(extreme_networks(decades=14))
+@pytest.mark.parametrize("solver", ["dinic", "scipy"])
+@given(net=extreme_networks(decades=14))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_combinatorial_maximum_flow_is_exact_over_fourteen_decades(net):
-    solution = fo.solve(net, fo.MaxFlow(), "scipy")
+def test_combinatorial_maximum_flow_is_exact_over_fourteen_decades(solver, net):
+    solution = fo.solve(net, fo.MaxFlow(), solver)
     assert solution.status is fo.Status.OPTIMAL
     assert solution.certificate.gap <= 1e-12
     assert set(np.unique(solution.potential)) <= {0.0, 1.0}
@@ -251,18 +252,21 @@ def test_parallel_edges_share_the_flow():
     np.testing.assert_allclose(finite.flow, [0.5, 1.0, 1.5])
     unlimited = max_flow_arrays(tail, head, np.array([1.0, np.inf, 3.0]), *ends)
     np.testing.assert_allclose(unlimited.flow, [0.0, 3.0, 0.0])
+    twice = max_flow_arrays(tail, head, np.array([np.inf, np.inf, 3.0]), *ends)
+    np.testing.assert_allclose(twice.flow, [1.5, 1.5, 0.0])
 
 
+@pytest.mark.parametrize("solver", ["dinic", "scipy"])
 @pytest.mark.parametrize(("layers", "t", "seconds"), [(6, 20, 0.05), (12, 64, 0.6)])
-def test_maximum_flow_is_quick_enough_for_every_explanation(layers, t, seconds):
-    """Bounds are loose for busy machines: 3 ms and 30 ms are usual."""
+def test_maximum_flow_is_quick_enough_for_every_explanation(layers, t, seconds, solver):
+    """Bounds are loose for busy machines: 1 and 14 ms are usual for dinic, 2 and 34 for scipy."""
     nets = [fo.FlowNetwork.layered(agf_capacities(layers, t, seed)) for seed in range(4)]
-    fo.solve(nets[0], fo.MaxFlow(), "scipy")
+    fo.solve(nets[0], fo.MaxFlow(), solver)
     taken = []
     for net in nets[1:]:
         _ = net.edges
         began = time.perf_counter()
-        solution = fo.solve(net, fo.MaxFlow(), "scipy")
+        solution = fo.solve(net, fo.MaxFlow(), solver)
         taken.append(time.perf_counter() - began)
         assert solution.certificate.gap <= 1e-12
     assert min(taken) < seconds
@@ -288,7 +292,7 @@ def test_fair_inflows_are_the_least_norm_base_over_all_coalitions():
 # --- choosing and refusing ---------------------------------------------------------------------
 def test_the_default_solver_is_the_preferred_one():
     expected = {
-        "MaxFlow": "scipy",
+        "MaxFlow": "dinic",
         "LogBarrier": "native",
         "MinCost": "HIGHS",
         "ProportionalFair": "fair",
@@ -360,6 +364,12 @@ def test_highs_by_interior_point_gives_the_same_certificate():
     for solver in (Highs(), Highs(interior_point_from=0)):
         solution = fo.solve(half_zeros(), fo.MaxFlow(), solver)
         assert solution.certificate.gap < 1e-9
+
+
+def test_highs_leaves_large_quadratic_problems_to_others():
+    with pytest.raises(fo.UnsupportedError, match=r"too slow.*qp_edges=10"):
+        fo.solve(half_zeros(), fo.Quadratic(), Highs(qp_edges=10))
+    assert fo.solve(half_zeros(), fo.MaxFlow(), Highs(qp_edges=10)).solver == "HIGHS"
 
 
 def test_nothing_is_imported_before_it_is_chosen():

@@ -43,6 +43,7 @@ __all__ = [
 _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
     "native": ("flowopt.solvers.native", "Native"),
     "torch": ("flowopt.solvers.torch_barrier", "TorchBarrier"),
+    "dinic": ("flowopt.solvers.dinic", "Dinic"),
     "scipy": ("flowopt.solvers.scipy_maxflow", "ScipyMaxFlow"),
     "fair": ("flowopt.solvers.fair", "FairDecomposition"),
     "CLARABEL": ("flowopt.solvers.clarabel", "Clarabel"),
@@ -54,7 +55,7 @@ _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
 
 # the best backends for each objective, best first; every other objective goes to CLARABEL
 _PREFERRED: dict[type[Objective], tuple[str, ...]] = {
-    MaxFlow: ("scipy", "HIGHS", "CLARABEL"),
+    MaxFlow: ("dinic", "scipy", "HIGHS", "CLARABEL"),
     LogBarrier: ("native", "CLARABEL"),
     Quadratic: ("native", "CLARABEL", "HIGHS"),
     Entropy: ("native", "CLARABEL"),

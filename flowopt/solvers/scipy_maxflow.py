@@ -19,29 +19,10 @@ import scipy.sparse as sp
 from flowopt.graph_kernels import compiled
 from flowopt.network import FloatArray, FlowNetwork, IntArray
 from flowopt.objectives import MaxFlow, Objective
+from flowopt.solvers.arcs import Arcs, network_arcs, terminal_arcs
 from flowopt.solvers.base import RawSolution, Solver
 
 UNIT = 2**30 - 2  # bound on the integer flow; int32 must hold capacity minus (negative) flow
-
-
-class Arcs(NamedTuple):
-    """Arcs of a network between super-source and super-sink, in both directions, as CSR.
-
-    Attributes
-    ----------
-    indptr, indices : ndarray of int32
-        Arcs by tail, sorted; every arc has its reverse.
-    slot : ndarray, shape (arcs,)
-        Position of each given arc; parallel arcs share one.
-    source, sink : int
-        The super-source and super-sink.
-    """
-
-    indptr: Any
-    indices: Any
-    slot: IntArray
-    source: int
-    sink: int
 
 
 class CutFlow(NamedTuple):
@@ -92,55 +73,21 @@ def max_flow_arrays(
     rounds : int
         Most integer maximum flows to solve.
     """
-    n = len(supply)
-    feeds, drains = np.flatnonzero(supply), np.flatnonzero(demand)
-    start = n if limit is None else n + 2
-    tails = [tail, np.full(len(feeds), n), drains]
-    heads = [head, feeds, np.full(len(drains), n + 1)]
-    capacities = [capacity, supply[feeds], demand[drains]]
-    if limit is not None:
-        tails.append(np.array([start]))
-        heads.append(np.array([n]))
-        capacities.append(np.array([limit]))
-    arcs = _arcs(np.concatenate(tails), np.concatenate(heads), start, n + 1)
-    given = np.concatenate(capacities)
-    total = np.zeros(len(arcs.indices))
-    np.add.at(total, arcs.slot, given)
-    flow, value, missing, side, used = _rounds(arcs, total, tolerance, rounds)
-    edge_flow = flow[arcs.slot[: len(tail)]]
-    shared = total[arcs.slot[: len(tail)]]
-    parallel = shared != capacity
-    if parallel.any():  # parallel arcs share their flow in proportion to their capacities
-        with np.errstate(invalid="ignore"):
-            share = np.where(np.isinf(shared), np.isinf(capacity), capacity / shared)
-        edge_flow = edge_flow * np.where(parallel | np.isinf(capacity), share, 1.0)
-    return CutFlow(edge_flow, value, missing, side[:n], used)
+    arcs = terminal_arcs(tail, head, capacity, supply, demand, limit)
+    return cut_flow(arcs, tolerance, rounds)
 
 
-def _arcs(tail: IntArray, head: IntArray, source: int, sink: int) -> Arcs:
-    n = max(source, sink) + 1
-    k = len(tail)
-    number = np.arange(1, k + 1)
-    rows, columns = np.r_[tail, head], np.r_[head, tail]
-    matrix = sp.csr_array((np.r_[number, -number], (rows, columns)), shape=(n, n))
-    slot = np.empty(k, dtype=np.int64)
-    if matrix.nnz == 2 * k:
-        forward = np.flatnonzero(matrix.data > 0)
-        slot[matrix.data[forward] - 1] = forward
-    else:  # parallel arcs were summed; arcs in one place share the position of their key
-        at = np.repeat(np.arange(n), np.diff(matrix.indptr)) * n + matrix.indices
-        slot[:] = np.searchsorted(at, tail * n + head)
-    indptr, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
-    return Arcs(indptr, indices, slot, source, sink)
+def cut_flow(arcs: Arcs, tolerance: float = 0.0, rounds: int = 60) -> CutFlow:
+    """Maximum flow between the terminals of arcs; see `max_flow_arrays`."""
+    flow, value, missing, side, used = _rounds(arcs, tolerance, rounds)
+    return CutFlow(arcs.edge_flow(flow), value, missing, side[: arcs.nodes], used)
 
 
-def _rounds(
-    arcs: Arcs, capacity: FloatArray, tolerance: float, rounds: int
-) -> tuple[FloatArray, float, float, Any, int]:
-    """Flow of every position (antisymmetric), value, what a cut leaves missing, and the cut."""
+def _rounds(arcs: Arcs, tolerance: float, rounds: int) -> tuple[FloatArray, float, float, Any, int]:
+    """Flow of every arc (antisymmetric), value, what a cut leaves missing, and the cut."""
     from scipy.sparse.csgraph import maximum_flow
 
-    n = len(arcs.indptr) - 1
+    n, capacity = len(arcs.indptr) - 1, arcs.capacity
     flow = np.zeros(len(capacity))
     residual = capacity.copy()
     side, missing = _cut(arcs.indptr, arcs.indices, np.isinf(residual), residual, arcs.source)
@@ -219,22 +166,11 @@ class ScipyMaxFlow(Solver):
         self, net: FlowNetwork, objective: Objective, start: FloatArray | None = None
     ) -> RawSolution:
         began = time.perf_counter()
-        graph, edges = net.graph, net.edges
-        supply = np.where(graph.source & graph.alive, np.inf, 0.0)
-        demand = np.where(graph.sink & graph.alive, np.inf, 0.0)
+        arcs = network_arcs(net)
         built = time.perf_counter()
-        found = max_flow_arrays(
-            edges.tail,
-            edges.head,
-            edges.capacity,
-            supply,
-            demand,
-            net.return_capacity,
-            self.tolerance,
-            self.rounds,
-        )
-        flow = np.zeros(len(graph.capacity))
-        flow[edges.index] = found.flow
+        found = cut_flow(arcs, self.tolerance, self.rounds)
+        flow = np.zeros(len(net.graph.capacity))
+        flow[net.edges.index] = found.flow
         return RawSolution(
             flow=flow,
             potential=found.source_side.astype(np.float64),
