@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowopt import comparison_table
+from flowopt.comparison_table import Row
 from flowopt.errors import InputError, MissingDependencyError
 from flowopt.network import FlowNetwork
 from flowopt.objectives import MaxFlow, Objective
@@ -25,53 +26,11 @@ if TYPE_CHECKING:
     import pandas
     from rich.table import Table
 
+__all__ = ["Comparison", "Row", "compare_solvers"]
+
 AGREEMENT = 1e-6  # differences relative to |f| that are worth a word
 REFUSED = "refused"
 ROUNDING = 1e-12  # gaps below are as good as each other
-
-
-@dataclass(frozen=True)
-class Row:
-    """One solver on one network.
-
-    Attributes
-    ----------
-    network : int
-        Number of the network, from 0.
-    solver : str
-    status : str
-        A `Status`, or ``"refused"`` if the solver cannot solve this problem.
-    value, objective_value : float or None
-        |f|, and the objective with its regulariser; None if refused.
-    gap, conservation, bounds : float or None
-        From our certificate.
-    attribution_error : float or None
-        Largest certified error of an attribution, relative to |f|.
-    build_seconds, solve_seconds : float or None
-    iterations : int or None
-    difference : float or None
-        Largest difference of an attribution from the reference's, relative to |f|.
-    reference : bool
-        Whether this row is what the others of its network are compared with.
-    message : str
-        The backend's own word, or why it refused.
-    """
-
-    network: int
-    solver: str
-    status: str
-    value: float | None = None
-    objective_value: float | None = None
-    gap: float | None = None
-    conservation: float | None = None
-    bounds: float | None = None
-    attribution_error: float | None = None
-    build_seconds: float | None = None
-    solve_seconds: float | None = None
-    iterations: int | None = None
-    difference: float | None = None
-    reference: bool = False
-    message: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
-"""How a comparison of solvers looks: in a terminal, as plain text, in a notebook."""
+"""The rows of a comparison of solvers, and how they look in a terminal, as text, in a notebook."""
 
 from __future__ import annotations
 
 import html
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flowopt.comparison import Comparison, Row
+    from flowopt.comparison import Comparison
 
 _COLOURS = {"optimal": "green", "feasible": "cyan", "inaccurate": "yellow", "failed": "red"}
 _COLUMNS = (
@@ -26,6 +27,50 @@ _COLUMNS = (
     "build",
     "solve",
 )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One solver on one network.
+
+    Attributes
+    ----------
+    network : int
+        Number of the network, from 0.
+    solver : str
+    status : str
+        A `Status`, or ``"refused"`` if the solver cannot solve this problem.
+    value, objective_value : float or None
+        |f|, and the objective with its regulariser; None if refused.
+    gap, conservation, bounds : float or None
+        From our certificate.
+    attribution_error : float or None
+        Largest certified error of an attribution, relative to |f|.
+    build_seconds, solve_seconds : float or None
+    iterations : int or None
+    difference : float or None
+        Largest difference of an attribution from the reference's, relative to |f|.
+    reference : bool
+        Whether this row is what the others of its network are compared with.
+    message : str
+        The backend's own word, or why it refused.
+    """
+
+    network: int
+    solver: str
+    status: str
+    value: float | None = None
+    objective_value: float | None = None
+    gap: float | None = None
+    conservation: float | None = None
+    bounds: float | None = None
+    attribution_error: float | None = None
+    build_seconds: float | None = None
+    solve_seconds: float | None = None
+    iterations: int | None = None
+    difference: float | None = None
+    reference: bool = False
+    message: str = ""
 
 
 def rich_table(comparison: Comparison) -> Table:

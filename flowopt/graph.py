@@ -194,7 +194,8 @@ class Graph:
             free = self.alive & ~source & ~sink
             exact = not into[source].any() and not out[sink].any()
             return np.where(free, np.cumsum(free) - 1, -1), source.astype(np.float64), exact
-        passes = (into[head] == 1) & ~source[head] | (out[tail] == 1) & ~sink[tail]
+        ends = source | sink  # which may take any share of the flow
+        passes = ((into[head] == 1) & ~ends[head]) | ((out[tail] == 1) & ~ends[tail])
         exact = bool(passes.all()) and not into[source].any() and not out[sink].any()
         top, bottom, n = self.n_nodes, self.n_nodes + 1, self.n_nodes + 2
         sources, sinks = np.flatnonzero(source), np.flatnonzero(sink)
@@ -216,8 +217,8 @@ class Graph:
     def contractible(self) -> bool:
         """Whether every unlimited edge must carry flow, so that its two ends act as one node.
 
-        True when each link is its tail's only way out or its head's only way in, and nothing
-        enters a source or leaves a sink.
+        True when each link is its tail's only way out or its head's only way in (and that end
+        is no source or sink), and nothing enters a source or leaves a sink.
         """
         return self._labels[2]
 

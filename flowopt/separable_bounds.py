@@ -15,6 +15,8 @@ import scipy.sparse as sp
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.objectives import Entropy, Quadratic, Separable
 
+ROUNDING = 4 * float(np.finfo(np.float64).eps)  # relative, of a best flow as it is computed
+
 
 def edge_shortfall(
     objective: Separable, flow: FloatArray, capacity: FloatArray, price: FloatArray
@@ -23,13 +25,15 @@ def edge_shortfall(
 
     Quadratic: rho/2 (f - b)^2 / u + (b - f)(r - rho b / u), the second factor zero unless b is
     clipped. Entropy: tau KL(f, b) + (b - f) max(r - tau, 0), KL(f, b) = f log(f/b) - f + b. Both
-    are sums of nonnegative terms.
+    are sums of nonnegative terms. Where f and b are close, their distance is taken larger by what
+    rounding may have moved b.
     """
     best = objective.edge_best(price, capacity)
     if isinstance(objective, Quadratic):
         rho = objective.rho
         beyond = np.where(price > rho, price - rho, np.minimum(price, 0.0))
-        return rho / 2 * (flow - best) ** 2 / capacity + (best - flow) * beyond
+        apart = np.abs(flow - best) + ROUNDING * best
+        return rho / 2 * apart**2 / capacity + (best - flow) * beyond
     if isinstance(objective, Entropy):
         tau = objective.tau
         return tau * _divergence(flow, best, capacity, np.minimum(price / tau - 1, 0.0)) + (
@@ -47,9 +51,9 @@ def _divergence(
     with np.errstate(over="ignore"):
         shift = (flow - best) / np.maximum(best, 1e-300)
     close = (np.abs(shift) < 1e-4) & (best > 1e-300)
-    shift = np.where(close, shift, 0.0)
+    shift = np.where(close, np.abs(shift) + ROUNDING * (1 - exponent), 0.0)
     # (1 + d) log(1 + d) - d <= d^2 / 2 (1 + |d|) for |d| < 1
-    near = best * shift**2 / 2 * (1 + np.abs(shift))
+    near = best * shift**2 / 2 * (1 + shift)
     ratio = np.where(flow > 0, flow, capacity) / capacity
     far = np.where(flow > 0, flow * (np.log(ratio) - exponent), 0.0) - flow + best
     return np.where(close, near, np.maximum(far, 0.0))

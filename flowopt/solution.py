@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+from numpy.typing import ArrayLike
 
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.objectives import Objective
+
+if TYPE_CHECKING:
+    from flowopt.sensitivity import Sensitivity
 
 
 class Status(StrEnum):
@@ -149,6 +154,37 @@ class FlowSolution:
     def max_flow(self) -> float:
         """F*, the value of the plain maximum flow on the same network."""
         return self.network.max_flow
+
+    @overload
+    def sensitivity(self, weights: None = None) -> Sensitivity: ...
+
+    @overload
+    def sensitivity(self, weights: ArrayLike) -> tuple[FloatArray, ...]: ...
+
+    def sensitivity(self, weights: ArrayLike | None = None) -> Sensitivity | tuple[FloatArray, ...]:
+        """How the attributions of a barrier optimum change with the capacities.
+
+        Parameters
+        ----------
+        weights : array_like, shape (n_players,), optional
+
+        Returns
+        -------
+        tuple of ndarray, or Sensitivity
+            With `weights`, the gradient of ``weights @ attributions`` over the capacities, one
+            array per block, shaped like it; else an object with products from both sides,
+            elasticities and the edges that matter most. See `flowopt.sensitivity`: mu stays
+            fixed in units of flow.
+
+        Raises
+        ------
+        UnsupportedError
+            For objectives other than `LogBarrier`, and solutions without proof.
+        """
+        from flowopt.sensitivity import Sensitivity
+
+        found = Sensitivity.of(self)
+        return found if weights is None else found.vjp(weights).blocks
 
     def __str__(self) -> str:
         return (

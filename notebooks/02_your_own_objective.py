@@ -27,6 +27,7 @@ attention = rng.dirichlet(np.ones(8), size=(4, 8))  # 4 layers of 8 x 8 attentio
 net = fo.FlowNetwork.layered(attention, sources=[0])  # read at the first position
 net
 
+
 # %%
 @dataclass(frozen=True)
 class EvenTokens(fo.Objective):

@@ -1,5 +1,7 @@
 """The native barrier solver: range, precision, invariances, and limits."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,7 +84,7 @@ def test_value_rises_to_the_maximum_as_mu_falls(seed):
         fo.solve(net, fo.LogBarrier(mu=mu), "native").value for mu in (1e-2, 1e-3, 1e-5, 1e-7)
     ]
     unit = net.graph.largest_capacity
-    assert all(low <= high + 1e-9 * unit for low, high in zip(values, values[1:], strict=False))
+    assert all(low <= high + 1e-9 * unit for low, high in pairwise(values))
     assert net.max_flow - values[-1] <= 2 * net.graph.finite_edges * 1e-7 * unit + 1e-9 * unit
 
 

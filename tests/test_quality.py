@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "transformers", "cvxpy", "numba", "scipy", "matplotlib", "clarabel", "ecos", "scs")
+HEAVY = (
+    "torch",
+    "transformers",
+    "cvxpy",
+    "numba",
+    "scipy",
+    "matplotlib",
+    "clarabel",
+    "ecos",
+    "scs",
+)
 
 
 def run(*command):

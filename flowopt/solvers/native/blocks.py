@@ -65,7 +65,7 @@ class BlockPattern:
         Conjugate gradient steps that take about the time of one factorisation.
     """
 
-    def __init__(self, graph: Graph, rows: tuple[IntArray, ...], label: IntArray) -> None:
+    def __init__(self, graph: Graph, rows: tuple[Any, ...], label: IntArray) -> None:
         size = int(label.max(initial=-1)) + 1
         groups = [*enumerate(graph.network.groups.values()), *_halves(graph)]
         group = np.repeat([i for i, _ in groups], [n for _, n in groups])
@@ -101,7 +101,7 @@ class BlockPattern:
         # seconds, measured on one core; only their ratio matters
         self.worth = max(10, int((factor + 5e-9 * edges) / (5e-6 + 0.15e-9 * edges)))
 
-    def _fill(self, rows: tuple[IntArray, ...], label: IntArray) -> set[tuple[int, int]]:
+    def _fill(self, rows: tuple[Any, ...], label: IntArray) -> set[tuple[int, int]]:
         """Pairs (i, j), i >= j, of parts whose block is not zero after elimination."""
         tails, heads, starts = rows[:3]
         parts = np.where(label >= 0, self.part[np.maximum(label, 0)], -1)
@@ -121,10 +121,10 @@ class BlockPattern:
     def _part_cost(self, k: int) -> float:
         n = self.sizes[k]
         near = sum(self.sizes[i] for i in self.below[k])
-        return n**3 / 3 + n**2 * near + n * near**2
+        return float(n**3 / 3 + n**2 * near + n * near**2)
 
     def factorise(
-        self, weight: Any, rows: tuple[IntArray, ...], label: IntArray
+        self, weight: Any, rows: tuple[Any, ...], label: IntArray
     ) -> BlockCholesky | None:
         """Factors for the current weights; None if the matrix is singular to rounding.
 
@@ -204,7 +204,7 @@ class BlockCholesky:
 def _triangular(factor: FloatArray, right: FloatArray, transposed: bool = False) -> FloatArray:
     """Solve L x = right, or L^T x = right, with L^T in the upper half of factor.T."""
     solved = scipy.linalg.solve_triangular(
-        factor.T, right, lower=False, trans=int(not transposed), check_finite=False
+        factor.T, right, lower=False, trans=0 if transposed else 1, check_finite=False
     )
     return np.asarray(solved)
 

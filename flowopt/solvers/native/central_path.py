@@ -78,7 +78,8 @@ def _advance(system: System, arguments: tuple[Any, ...]) -> FloatArray:
             system.capacity, *rows, *arguments, system.weight, *system.partial[k]
         )
     )
-    return np.sum(sums, axis=0)
+    total: FloatArray = np.sum(sums, axis=0)
+    return total
 
 
 def _lengths(system: System, arguments: tuple[Any, ...]) -> tuple[float, float, float, float]:

@@ -24,13 +24,14 @@ from flowopt.solvers.native.system import System
 MARGIN = 0.99  # share of the way to the boundary that a step may go
 START = 0.03  # path parameter at the beginning; prices are differences of potentials in 0..1
 # path parameters at which the dual's Newton method tries to finish: the first is enough unless
-# edges carry a very small share of their capacity, whose flow the path still pushes up
-ENDS = (1e-8, 1e-10, 1e-12, 1e-14, 1e-16)
+# edges carry a very small share of their capacity, whose flow the path still pushes up (at a
+# share of 1e-6 and a weight of 1e-4 until 1e-17 or so)
+ENDS = (1e-8, 1e-10, 1e-12, 1e-14, 1e-17, 1e-20, 1e-24, 1e-28)
 TRIAL = 6  # Newton steps of one such try
 WARM_STEPS = 20  # Newton steps from a start of the caller's before it is given up
 FINE = 1e-6  # accuracy of the linear solves after the first stage
 SMALL = 1e-12  # squared decrements are measured in this share of the sum of all flows
-RESIDUAL = 1e-11  # largest imbalance of a finished answer, as a share of the sum of all flows
+RESIDUAL = 1e-13  # largest imbalance of a finished answer, as a share of the sum of all flows
 FLOOR = 1e-9  # weight of a clipped edge in the dual, as a share of its largest
 
 
