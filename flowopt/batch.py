@@ -75,8 +75,7 @@ def solve_batch(
     workers : int, optional
         Threads; by default one for each core that this process may use. Backends that are not
         safe on threads solve one network at a time. Threads gain least on networks of a few
-        thousand edges, whose time is Python's own, and on maximum flows (so with
-        ``LogBarrier(gap=..)``), as scipy keeps the interpreter lock during those.
+        thousand edges, whose time is Python's own.
     progress : bool
         Whether to show a progress bar.
     throw : bool

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import networkx
@@ -18,6 +17,7 @@ import scipy.sparse as sp
 
 from flowopt import graph_kernels as kernels
 from flowopt.errors import InputError
+from flowopt.lazy import lazy
 from flowopt.network import Block, FloatArray, FlowNetwork, IntArray
 
 
@@ -126,7 +126,7 @@ class Graph:
     group_start: dict[str, int]
     report: PruneReport
 
-    @cached_property
+    @lazy
     def edges(self) -> Edges:
         """Kept edges, for solvers that want a list."""
         index = np.flatnonzero(self.capacity)
@@ -164,13 +164,13 @@ class Graph:
             sp.diags_array(1 - is_sink) @ leaving + sp.diags_array(is_sink) @ entering
         )
 
-    @cached_property
+    @lazy
     def finite_edges(self) -> int:
         """m, the number of kept edges with finite capacity, the return edge included."""
         kept = int(np.count_nonzero(self.capacity)) - int(np.isinf(self.capacity).sum())
         return kept + (self.network.return_capacity is not None)
 
-    @cached_property
+    @lazy
     def largest_capacity(self) -> float:
         """Largest finite capacity among the kept edges (0 in an empty network)."""
         finite = (
@@ -180,7 +180,7 @@ class Graph:
         )
         return float(finite.max(initial=0.0))
 
-    @cached_property
+    @lazy
     def _labels(self) -> tuple[IntArray, FloatArray, bool]:
         """Class of each node under merging, fixed potentials, and whether merging is exact."""
         edges = np.flatnonzero(np.isinf(self.capacity))
@@ -232,7 +232,7 @@ class Graph:
         """Fixed potentials: 1 at sources (free if a return edge is limited), 0 at sinks."""
         return self._labels[1]
 
-    @cached_property
+    @lazy
     def spread(self) -> sp.csr_array:
         """Matrix (n_nodes, unknowns) with potential = fixed + spread @ unknowns."""
         free = np.flatnonzero(self.label >= 0)

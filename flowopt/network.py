@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowopt.errors import InputError
+from flowopt.lazy import lazy
 
 if TYPE_CHECKING:
     import networkx
@@ -240,14 +240,14 @@ class FlowNetwork:
             return_capacity=float(sum(block.capacity.sum() for block in blocks)),
         )
 
-    @cached_property
+    @lazy
     def graph(self) -> Graph:
         """The pruned network flattened for computing."""
         from flowopt.graph import build_graph
 
         return build_graph(self)
 
-    @cached_property
+    @lazy
     def max_flow(self) -> float:
         """F*, the value of the plain maximum flow, certified by a minimum cut.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
+from flowopt.lazy import lazy
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.objectives import Objective
 
@@ -126,7 +126,7 @@ class FlowSolution:
             at += len(link.pairs)
         return tuple(found)
 
-    @cached_property
+    @lazy
     def _throughput(self) -> FloatArray:
         through = self.network.graph.throughput(self.flow)
         through.setflags(write=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from flowopt.graph import Graph
+from flowopt.lazy import lazy
 from flowopt.network import FloatArray
 from flowopt.solvers.native import kernels, threads
 from flowopt.solvers.native.blocks import BlockPattern, one_blas_thread
@@ -97,7 +97,7 @@ class System:
         sums = np.bincount(self.label[self.free], values[self.free], self.size)
         return np.asarray(sums, dtype=np.float64)
 
-    @cached_property
+    @lazy
     def pattern(self) -> BlockPattern:
         """Blocks of the Laplacian, for its factorisation."""
         return BlockPattern(self.graph, self.rows, self.label)
