@@ -37,10 +37,14 @@ _EXPORTS = {
     "SolverError": "flowopt.errors",
     "Status": "flowopt.solution",
     "UnsupportedError": "flowopt.errors",
+    "benchmark_solvers": "flowopt.comparison.runs",
     "compare_solvers": "flowopt.comparison",
+    "flow_attributions": "flowopt.sensitivity.torch_layer",
     "information_tensor": "flowopt.tensors",
+    "problem_set": "flowopt.comparison.problem_sets",
     "register_tensor": "flowopt.tensors",
     "solve": "flowopt.solvers",
+    "solve_batch": "flowopt.batch",
 }
 _MODULES = ("capacities", "errors", "solvers", "tensors", "trace", "viz")
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowopt.attribution import Attribution, CertificateSummary
+from flowopt.attribution.words import merge_words
 from flowopt.errors import InputError
 from flowopt.trace import Prediction
-from flowopt.words import merge_words
 
 TEXT = "Unbelievable,  great film!"
 

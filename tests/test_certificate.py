@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from networks import FAMILIES, dense, extreme_networks, half_zeros, layered_networks
 
 import flowopt as fo
-from flowopt.bounds import largest_ratio
 from flowopt.certificate import certified, repaired
+from flowopt.certificate.bounds import largest_ratio
 from flowopt.solvers.base import RawSolution, Solver
 
 

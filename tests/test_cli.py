@@ -273,7 +273,7 @@ def test_an_unproved_answer_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyP
     def fail(*_: Any, **__: Any) -> Any:
         raise SolverError("no certified optimum")
 
-    monkeypatch.setattr("flowopt.explainer.solve", fail)
+    monkeypatch.setattr("flowopt.explainer.explainer.solve", fail)
     assert one_line_error(run("explain", TEXT), code=1) == "no certified optimum"
 
 
@@ -281,7 +281,7 @@ def test_an_unexpected_error_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("flowopt.explainer.solve", fail)
+    monkeypatch.setattr("flowopt.explainer.explainer.solve", fail)
     message = one_line_error(run("explain", TEXT), code=1)
     assert message == "unexpected ZeroDivisionError: two lines (--debug shows where)"
 

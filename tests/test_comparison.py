@@ -12,7 +12,7 @@ import pytest
 from networks import dense, half_zeros, mixed_terminals
 
 import flowopt as fo
-from flowopt.comparison import Comparison, Row
+from flowopt.comparison.compare import Comparison, Row
 from flowopt.solvers.base import RawSolution, Solver
 from flowopt.solvers.scs import Scs
 

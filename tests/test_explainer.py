@@ -10,15 +10,15 @@ import pytest
 import torch
 from model_fixtures import tiny_model
 
-import flowopt.explainer as module
+import flowopt.explainer.explainer as module
 from flowopt.attribution import Attribution
 from flowopt.capacities import GammaScale, Residual, RowNormalize, compose
 from flowopt.errors import FlowoptWarning, InputError, SolverError, UnsupportedError
 from flowopt.explainer import Explainer
+from flowopt.explainer.sources import check_sources, top_nodes
 from flowopt.network import FlowNetwork
 from flowopt.objectives import LogBarrier, MaxFlow
 from flowopt.solvers import solve
-from flowopt.sources import check_sources, top_nodes
 from flowopt.tensors import information_tensor
 from flowopt.trace import batch_of_inputs, trace_batch
 from flowopt.trace.batch import similar_lengths

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import flowopt as fo
 from flowopt.certificate import certified
-from flowopt.separable_bounds import edge_shortfall, finite_reading
+from flowopt.certificate.separable import edge_shortfall, finite_reading
 from flowopt.solvers.native import clipped, clipped_kernels
 from flowopt.solvers.native.system import System
 

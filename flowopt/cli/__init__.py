@@ -1,4 +1,4 @@
-"""The command line: ``flowopt explain``, ``compare``, ``solvers``, ``tensors``.
+"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, ``solvers``, ``tensors``.
 
 Only typer is imported here; torch, transformers and solvers load inside the commands that use
 them, so that ``flowopt --help`` answers at once.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from flowopt.cli import benchmark as _benchmark
 from flowopt.cli import compare as _compare
 from flowopt.cli import explain as _explain
 from flowopt.cli.listings import solvers, tensors
@@ -28,6 +29,7 @@ app = typer.Typer(
 for _command, _examples in (
     (_explain.explain, _explain.EXAMPLES),
     (_compare.compare, _compare.EXAMPLES),
+    (_benchmark.benchmark, _benchmark.EXAMPLES),
     (solvers, None),
     (tensors, None),
 ):

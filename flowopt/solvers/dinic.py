@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowopt.graph_kernels import compiled
 from flowopt.network import FloatArray, FlowNetwork
+from flowopt.network.kernels import compiled
 from flowopt.objectives import MaxFlow, Objective
 from flowopt.solvers.arcs import network_arcs
 from flowopt.solvers.base import RawSolution, Solver

@@ -16,8 +16,8 @@ import numpy as np
 import scipy
 import scipy.sparse as sp
 
-from flowopt.graph_kernels import compiled
 from flowopt.network import FloatArray, FlowNetwork, IntArray
+from flowopt.network.kernels import compiled
 from flowopt.objectives import MaxFlow, Objective
 from flowopt.solvers.arcs import Arcs, network_arcs, terminal_arcs
 from flowopt.solvers.base import RawSolution, Solver

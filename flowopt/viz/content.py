@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowopt.attribution.words import merge_words
 from flowopt.viz.palette import relative_levels
-from flowopt.words import merge_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowopt import graph_kernels
 from flowopt.network import FloatArray, FlowNetwork
+from flowopt.network import kernels as graph_kernels
 from flowopt.objectives import Entropy, LogBarrier, Objective, Quadratic
 from flowopt.solvers.base import RawSolution, Solver
 from flowopt.solvers.native import central_path, clipped, dual, kernels

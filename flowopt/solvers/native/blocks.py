@@ -18,8 +18,8 @@ from scipy.linalg.blas import dgemm, dsyrk, dtrsm
 from scipy.linalg.lapack import dpotrf
 from threadpoolctl import ThreadpoolController
 
-from flowopt.graph import Graph
 from flowopt.network import FloatArray, IntArray
+from flowopt.network.graph import Graph
 from flowopt.solvers.native import kernels
 
 SHIFT = 1e-15  # added to a unit diagonal: a rounding error's worth

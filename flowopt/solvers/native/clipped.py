@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from flowopt import graph_kernels
 from flowopt.network import FloatArray
+from flowopt.network import kernels as graph_kernels
 from flowopt.objectives import Entropy, Quadratic
 from flowopt.solvers.native import clipped_kernels as kernels
 from flowopt.solvers.native.dual import Found, Gradient, Report, minimise

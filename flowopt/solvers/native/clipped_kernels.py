@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from flowopt.graph_kernels import compiled, compiled_sums
+from flowopt.network.kernels import compiled, compiled_sums
 
 inlined = numba.njit(inline="always")
 

@@ -1,10 +1,11 @@
 """Compiled passes over the edges for the native barrier solver (method.md section 6).
 
-Arrays are those of `flowopt.graph.Graph`, with one more row where the return edge is limited;
-`reward` is an edge's own objective coefficient by row (1 on the return edge). Edges without
-capacity have flow and weight 0. The price of an edge is r = reward + y_tail - y_head. Rows are
-sliced (``capacity_`` is one row of ``capacity``) because indices that start at 0 need no check
-for negative ones, and only then do the loops run in vector registers.
+Arrays are those of `flowopt.network.graph.Graph`, with one more row where the return edge is
+limited; `reward` is an edge's own objective coefficient by row (1 on the return edge). Edges
+without capacity have flow and weight 0. The price of an edge is r = reward + y_tail - y_head.
+
+Rows are sliced (``capacity_`` is one row of ``capacity``) because indices that start at 0 need no
+check for negative ones, and only then do the loops run in vector registers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from flowopt.graph_kernels import compiled, compiled_sums
+from flowopt.network.kernels import compiled, compiled_sums
 
 inlined = numba.njit(inline="always")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flowopt.graph import Graph
 from flowopt.lazy import lazy
 from flowopt.network import FloatArray
+from flowopt.network.graph import Graph
 from flowopt.solvers.native import kernels, threads
 from flowopt.solvers.native.blocks import BlockPattern, one_blas_thread
 

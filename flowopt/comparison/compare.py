@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowopt import comparison_table
-from flowopt.comparison_table import Row
+from flowopt.comparison import table as comparison_table
+from flowopt.comparison.table import Row
 from flowopt.errors import InputError, MissingDependencyError
 from flowopt.network import FlowNetwork
 from flowopt.objectives import MaxFlow, Objective

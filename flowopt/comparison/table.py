@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flowopt.comparison import Comparison
+    from flowopt.comparison.compare import Comparison
 
 _COLOURS = {"optimal": "green", "feasible": "cyan", "inaccurate": "yellow", "failed": "red"}
 _COLUMNS = (

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flowopt import graph_kernels as kernels
-from flowopt.bounds import barrier_bound, gap_bound
-from flowopt.network import FloatArray, FlowNetwork
+from flowopt.certificate.bounds import barrier_bound, gap_bound
+from flowopt.network import FloatArray, FlowNetwork, kernels
 from flowopt.objectives import LogBarrier, MaxMinFair, Objective
 from flowopt.solution import Certificate, FlowSolution, Status
 

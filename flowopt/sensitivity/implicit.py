@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowopt.capacity_gradient import CapacityGradient, EdgeEffect, set_changes
 from flowopt.errors import InputError, UnsupportedError
 from flowopt.network import FloatArray, IntArray
 from flowopt.objectives import LogBarrier
+from flowopt.sensitivity.gradient import CapacityGradient, EdgeEffect, set_changes
 
 BoolArray = NDArray[np.bool_]
 

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 from scipy.sparse.linalg import spsolve
 
-from flowopt import graph_kernels as kernels
-from flowopt.network import FloatArray, FlowNetwork
+from flowopt.certificate.separable import attribution_error, edge_shortfall
+from flowopt.network import FloatArray, FlowNetwork, kernels
 from flowopt.objectives import (
     LogBarrier,
     MaxMinFair,
@@ -23,7 +23,6 @@ from flowopt.objectives import (
     Separable,
     reachable_players,
 )
-from flowopt.separable_bounds import attribution_error, edge_shortfall
 
 FIT_LIMIT = 200_000  # edges up to which missing potentials are fitted by a sparse factorisation
 GOOD_DELTA = 1e-6

@@ -7,18 +7,17 @@ row touch memory in order, whatever the architecture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import networkx
 import numpy as np
 import scipy.sparse as sp
 
-from flowopt import graph_kernels as kernels
-from flowopt.errors import InputError
 from flowopt.lazy import lazy
-from flowopt.network import Block, FloatArray, FlowNetwork, IntArray
+from flowopt.network import kernels
+from flowopt.network.model import FlowNetwork
+from flowopt.network.parts import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -272,177 +271,3 @@ class Graph:
             self.row_tail, self.row_head, self.row_start, flat, self.n_nodes
         )
         return np.asarray(np.maximum(into, out))
-
-
-def build_graph(net: FlowNetwork) -> Graph:
-    """Flatten and prune a network.
-
-    Raises
-    ------
-    InputError
-        If edges form a directed cycle, or unlimited links alone join source and sink.
-    """
-    group_start: dict[str, int] = {}
-    n = 0
-    for name, size in net.groups.items():
-        group_start[name] = n
-        n += size
-    out_start = dict(group_start)  # where the outgoing half of each group's nodes begins
-    for name in net.node_capacity or {}:
-        out_start[name] = n
-        n += net.groups[name]
-
-    tails, heads, lengths, extra = [], [], [], []
-    for block in net.blocks:
-        rows, columns = block.capacity.shape
-        tails.append(out_start[block.tail] + np.arange(rows))
-        heads.append(np.full(rows, group_start[block.head]))
-        lengths.append(np.full(rows, columns))
-    for link in net.links:
-        k = len(link.pairs)
-        tails.append(out_start[link.tail] + link.pairs[:, 0])
-        heads.append(group_start[link.head] + link.pairs[:, 1])
-        lengths.append(np.ones(k, dtype=np.int64))
-        extra.append(np.full(k, np.inf) if link.capacity is None else link.capacity)
-    for name, limit in (net.node_capacity or {}).items():
-        k = net.groups[name]
-        tails.append(group_start[name] + np.arange(k))
-        heads.append(out_start[name] + np.arange(k))
-        lengths.append(np.ones(k, dtype=np.int64))
-        extra.append(np.asarray(limit))
-    row_tail = np.concatenate(tails).astype(np.int64)
-    row_head = np.concatenate(heads).astype(np.int64)
-    row_start = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    capacity = _flat_capacity(net.blocks, extra)
-
-    node_rows = np.argsort(row_tail, kind="stable")
-    node_rows_start = np.searchsorted(row_tail[node_rows], np.arange(n + 1)).astype(np.int64)
-    source, sink = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    for name, indices in net.sources.items():
-        source[group_start[name] + np.array(indices)] = True
-    for name, indices in net.sinks.items():
-        sink[out_start[name] + np.array(indices)] = True
-
-    order = _node_order(net, group_start, out_start)
-    if order is None:
-        order = kernels.topological_order(
-            capacity, row_tail, row_head, row_start, node_rows, node_rows_start, n
-        )
-    if len(order) < n:
-        raise InputError(
-            "The network has a directed cycle; flow networks of attention run from the output "
-            "down to the input, so check the tails and heads of the blocks and links."
-        )
-    rows = (row_head, row_start, node_rows, node_rows_start, order)
-    reached, leads = kernels.reachability(capacity, *rows, source, sink)
-    if extra:
-        unlimited = np.where(np.isinf(capacity), 1.0, 0.0)
-        freely, _ = kernels.reachability(unlimited, *rows, source, sink)
-        if (freely & sink).any():
-            raise InputError(
-                "Unlimited links alone join source and sink, so the flow has no bound; give the "
-                "links or the nodes a capacity."
-            )
-    possible = len(capacity)
-    zero, unreachable, dead_end = kernels.count_pruned(
-        capacity, row_tail, row_head, row_start, reached, leads
-    )
-    if unreachable or dead_end:
-        capacity = capacity.copy()
-        kernels.zero_pruned(capacity, row_tail, row_head, row_start, reached, leads)
-        capacity.setflags(write=False)
-    alive = reached & leads
-    dropped = {
-        name: tuple(int(i) for i in np.flatnonzero(~alive[at : at + net.groups[name]]))
-        for name, at in group_start.items()
-    }
-    report = PruneReport(
-        possible=possible,
-        kept=possible - zero - unreachable - dead_end,
-        zero_capacity=zero,
-        unreachable=unreachable,
-        dead_end=dead_end,
-        dropped_nodes={name: nodes for name, nodes in dropped.items() if nodes},
-    )
-    assert net.players is not None
-    return Graph(
-        network=net,
-        n_nodes=n,
-        capacity=capacity,
-        row_tail=row_tail,
-        row_head=row_head,
-        row_start=row_start,
-        node_rows=node_rows,
-        node_rows_start=node_rows_start,
-        source=source,
-        sink=sink,
-        alive=alive,
-        order=order,
-        players=out_start[net.players] + np.arange(net.groups[net.players]),
-        group_start=group_start,
-        report=report,
-    )
-
-
-def _node_order(
-    net: FlowNetwork, group_start: dict[str, int], out_start: dict[str, int]
-) -> IntArray | None:
-    """Nodes group by group, tails before heads; None if the graph of groups has a cycle."""
-    groups: networkx.DiGraph[str] = networkx.DiGraph()
-    groups.add_nodes_from(net.groups)
-    groups.add_edges_from((block.tail, block.head) for block in net.blocks)
-    groups.add_edges_from((link.tail, link.head) for link in net.links)
-    try:
-        sorted_groups = list(networkx.topological_sort(groups))
-    except networkx.NetworkXUnfeasible:
-        return None
-    parts = []
-    for name in sorted_groups:
-        size = net.groups[name]
-        parts.append(group_start[name] + np.arange(size))
-        if out_start[name] != group_start[name]:
-            parts.append(out_start[name] + np.arange(size))
-    return np.concatenate(parts)
-
-
-def _flat_capacity(blocks: Sequence[Block], extra: list[FloatArray]) -> FloatArray:
-    """All capacities in one array, without a copy when the blocks are slices of one array."""
-    base = blocks[0].capacity.base if blocks and not extra else None
-    if base is not None and base.size == sum(b.capacity.size for b in blocks):
-        flat = base.reshape(-1)
-        position = flat.__array_interface__["data"][0]
-        for block in blocks:
-            if block.capacity.__array_interface__["data"][0] != position:
-                break
-            position += block.capacity.nbytes
-        else:
-            return flat
-    flat = np.concatenate([*(b.capacity.ravel() for b in blocks), *extra])
-    flat.setflags(write=False)
-    return flat
-
-
-def to_networkx(net: FlowNetwork) -> networkx.DiGraph[Any]:
-    """See `FlowNetwork.to_networkx`."""
-    graph, edges = net.graph, net.edges
-    names: list[tuple[Any, ...]] = [(g, i) for g, n in net.groups.items() for i in range(n)]
-    for group in net.node_capacity or {}:
-        names += [(group, i, "out") for i in range(net.groups[group])]
-    result: networkx.DiGraph[Any] = networkx.DiGraph()
-    result.add_nodes_from(["source", "sink"])
-    for node in np.flatnonzero(graph.alive):
-        result.add_node(names[node])
-        if graph.source[node]:
-            result.add_edge("source", names[node])
-        if graph.sink[node]:
-            result.add_edge(names[node], "sink")
-    for tail, head, capacity in zip(edges.tail, edges.head, edges.capacity, strict=True):
-        limit = {} if np.isinf(capacity) else {"capacity": float(capacity)}
-        old = result.get_edge_data(names[tail], names[head])
-        if old is not None and "capacity" in old and limit:  # parallel edges add up
-            limit["capacity"] += old["capacity"]
-        elif old is not None:
-            limit = {}
-            old.pop("capacity", None)
-        result.add_edge(names[tail], names[head], **limit)
-    return result

@@ -12,12 +12,12 @@ import numpy as np
 from flowopt.attribution import Attribution, CertificateSummary
 from flowopt.capacities import CapacityVariant, adds_residual, compose
 from flowopt.errors import InputError
-from flowopt.loading import load_model, move_model
+from flowopt.explainer.loading import load_model, move_model
+from flowopt.explainer.sources import Sources, check_sources, top_nodes
 from flowopt.network import FlowNetwork
 from flowopt.objectives import LogBarrier, Objective
 from flowopt.progress import progress_bar
 from flowopt.solvers import Solver, get_solver, solve
-from flowopt.sources import Sources, check_sources, top_nodes
 from flowopt.tensors import TensorFunction, capacities_of, tensor_spec
 from flowopt.trace import batch_of_inputs, collate, encode_texts, family_of, trace_batch
 from flowopt.trace.batch import class_indices, similar_lengths

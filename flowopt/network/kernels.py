@@ -1,9 +1,9 @@
 """Compiled loops over the rows of a graph: order, reachability, sums, repair, distances.
 
 Serial inside one network and free of the interpreter lock, so that threads can work on several
-networks at once. The arrays are those of `flowopt.graph.Graph`. Rows are sliced (``flow_`` is
-one row of ``flow``) because indices that start at 0 need no check for negative ones, and only
-then do the loops run in vector registers.
+networks at once. The arrays are those of `flowopt.network.graph.Graph`. Rows are sliced
+(``flow_`` is one row of ``flow``) because indices that start at 0 need no check for negative
+ones, and only then do the loops run in vector registers.
 """
 
 from __future__ import annotations

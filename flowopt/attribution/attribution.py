@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowopt import stored
+from flowopt.attribution import stored
+from flowopt.attribution.words import WordScore, merge_words
 from flowopt.errors import InputError
 from flowopt.trace.record import Prediction
-from flowopt.words import WordScore, merge_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,71 +13,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from flowopt.errors import InputError
 from flowopt.lazy import lazy
+from flowopt.network.parts import Block, FloatArray, Link, capacity_array, check_indices
 
 if TYPE_CHECKING:
     import networkx
     import scipy.sparse as sp
 
-    from flowopt.graph import Edges, Graph, PruneReport
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Dense edges from every node of group `tail` to every node of group `head`.
-
-    Parameters
-    ----------
-    tail, head : str
-        Names of groups. Flow runs from tail to head.
-    capacity : array_like, shape (n_tail, n_head)
-        Finite and nonnegative; a zero means that there is no edge.
-    """
-
-    tail: str
-    head: str
-    capacity: FloatArray
-
-    def __post_init__(self) -> None:
-        name = f"the block {self.tail} -> {self.head}"
-        object.__setattr__(self, "capacity", capacity_array(self.capacity, 2, name))
-
-
-@dataclass(frozen=True, eq=False)
-class Link:
-    """Single edges between nodes of two groups.
-
-    Parameters
-    ----------
-    tail, head : str
-        Names of groups.
-    pairs : array_like of int, shape (k, 2)
-        Index in the tail group, index in the head group.
-    capacity : array_like, shape (k,), optional
-        None: unlimited, with no barrier term.
-    """
-
-    tail: str
-    head: str
-    pairs: IntArray
-    capacity: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        pairs = np.array(self.pairs, dtype=np.int64).reshape(-1, 2)
-        pairs.setflags(write=False)
-        object.__setattr__(self, "pairs", pairs)
-        if self.capacity is not None:
-            name = f"the link {self.tail} -> {self.head}"
-            capacity = capacity_array(self.capacity, 1, name)
-            if len(capacity) != len(pairs):
-                raise InputError(f"{name}: {len(pairs)} pairs but {len(capacity)} capacities.")
-            object.__setattr__(self, "capacity", capacity)
+    from flowopt.network.graph import Edges, Graph, PruneReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +82,8 @@ class FlowNetwork:
                 )
         for link in self.links:
             self._check_groups(link.tail, link.head)
-            _check_indices(link.pairs[:, 0], groups[link.tail], f"link tails in {link.tail!r}")
-            _check_indices(link.pairs[:, 1], groups[link.head], f"link heads in {link.head!r}")
+            check_indices(link.pairs[:, 0], groups[link.tail], f"link tails in {link.tail!r}")
+            check_indices(link.pairs[:, 1], groups[link.head], f"link heads in {link.head!r}")
         set_(self, "sources", self._terminals(self.sources, "sources"))
         set_(self, "sinks", self._terminals(self.sinks, "sinks"))
         for name in self.sources.keys() & self.sinks.keys():
@@ -243,7 +189,7 @@ class FlowNetwork:
     @lazy
     def graph(self) -> Graph:
         """The pruned network flattened for computing."""
-        from flowopt.graph import build_graph
+        from flowopt.network.build import build_graph
 
         return build_graph(self)
 
@@ -326,7 +272,7 @@ class FlowNetwork:
         Nodes are (group, index); a node with a limit is split, its second half being
         (group, index, "out"). Unlimited edges have no `capacity` attribute, as networkx expects.
         """
-        from flowopt.graph import to_networkx
+        from flowopt.network.export import to_networkx
 
         return to_networkx(self)
 
@@ -359,7 +305,7 @@ class FlowNetwork:
         for name, indices in terminals.items():
             self._check_groups(name)
             array = np.unique(np.asarray(list(indices), dtype=np.int64))
-            _check_indices(array, self.groups[name], f"{kind} in group {name!r}")
+            check_indices(array, self.groups[name], f"{kind} in group {name!r}")
             if array.size:
                 checked[name] = tuple(int(i) for i in array)
         if not checked:
@@ -407,44 +353,6 @@ def _rebuilt(
         players=players,
         return_capacity=return_capacity,
     )
-
-
-def capacity_array(values: ArrayLike, ndim: int, name: str) -> FloatArray:
-    """Read-only float64 copy of capacities, refused unless finite and nonnegative.
-
-    An array that is already float64, contiguous and read-only is kept without a copy.
-    """
-    if hasattr(values, "detach"):  # a torch tensor, perhaps on a GPU or with a graph
-        values = values.detach().cpu().numpy()
-    ours = isinstance(values, np.ndarray) and not values.flags.writeable
-    try:
-        array = np.array(values, dtype=np.float64, order="C", copy=None if ours else True)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not a numeric array of one shape: {error}.") from None
-    if array.ndim != ndim:
-        raise InputError(f"{name} must have {ndim} dimensions, not {array.ndim}.")
-    if array.size:
-        low, high = array.min(), array.max()  # NaN travels through both
-        if np.isnan(low):
-            raise InputError(f"{name} contains NaN; clean the capacities first (np.nan_to_num).")
-        if low < 0:
-            raise InputError(
-                f"{name} contains negative capacities (least {low:.3g}); take the positive part, "
-                "or explain positive and negative parts as two networks."
-            )
-        if high == np.inf:
-            raise InputError(
-                f"{name} contains infinite capacities; use a Link for unlimited edges."
-            )
-        if 0 < high < 1e-280 or high > 1e280:
-            raise InputError(f"{name} has capacities near the limits of float64; rescale them.")
-    array.setflags(write=False)
-    return array
-
-
-def _check_indices(indices: IntArray, size: int, what: str) -> None:
-    if indices.size and (indices.min() < 0 or indices.max() >= size):
-        raise InputError(f"{what}: indices must lie in 0..{size - 1}.")
 
 
 def _source_indices(sources: str | int | Iterable[int], t: int) -> Sequence[int]:
