@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from networks import FAMILIES, agf_capacities, dense, extreme_networks, half_zeros
 
 import flowopt as fo
-from flowopt.solvers import available, get_solver, registered, supporting
+from flowopt.solvers import RawSolution, Solver, available, get_solver, registered, supporting
 from flowopt.solvers.clarabel import Clarabel
 from flowopt.solvers.highs import Highs
 from flowopt.solvers.scipy_maxflow import max_flow_arrays
@@ -426,3 +426,25 @@ def test_networkx_is_an_independent_witness():
         net = network(family)
         value, _ = networkx.minimum_cut(net.to_networkx(), "source", "sink")
         assert fo.solve(net, fo.MaxFlow(), "scipy").value == pytest.approx(value, rel=1e-12)
+
+
+def test_without_a_named_solver_the_next_best_takes_over(monkeypatch):
+    class Idle(Solver):
+        name = "idle"
+        package = "numpy"
+
+        def refusal(self, net, objective):
+            return None
+
+        def solve(self, net, objective, start=None):
+            return RawSolution(np.zeros(len(net.graph.capacity)), None, "claims success", 0.0, 0.0)
+
+    monkeypatch.setattr(fo.solvers, "_REGISTRY", dict(fo.solvers._REGISTRY, idle=Idle))
+    monkeypatch.setattr(fo.solvers, "_PREFERRED", {fo.MaxFlow: ("idle", "dinic")})
+    net = dense()
+    solution = fo.solve(net, fo.MaxFlow())
+    assert (solution.solver, solution.status) == ("dinic", fo.Status.OPTIMAL)
+    with pytest.raises(fo.SolverError, match="idle did not reach"):
+        fo.solve(net, fo.MaxFlow(), "idle")
+    with pytest.raises(fo.InputError, match="Unknown solver"):
+        fo.solve(fo.FlowNetwork.layered(np.zeros((1, 2, 2))), fo.MaxFlow(), "no such")
