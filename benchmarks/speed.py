@@ -1,6 +1,6 @@
 """Time of a certified barrier solve against the model's own forward and backward pass.
 
-    python benchmarks/speed.py                 # all figures: about 20 minutes on 2 cores
+    python benchmarks/speed.py                 # all figures: about 10 minutes on 2 cores
     python benchmarks/speed.py --quick         # small sizes only: about a minute
 
 For every text length t, on random AGF-like capacities (12 layers; mean over 12 heads of the
@@ -208,7 +208,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = [16, 32, 64, 128] if arguments.quick else [16, 32, 64, 128, 256, 512, 1024]
     began = provenance.facts()
-    rows = measure(sizes, 3 if arguments.quick else 7, arguments.seed)
+    rows = measure(sizes, 3 if arguments.quick else 5, arguments.seed)
     used = memory(128 if arguments.quick else 512, arguments.seed)
     exponent = growth(rows, "native mu=1e-3", 128, 1024)
     arguments.out.mkdir(parents=True, exist_ok=True)

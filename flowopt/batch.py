@@ -96,6 +96,8 @@ def solve_batch(
         A `SolverError` that names the networks without a certified answer; its `solutions`
         keeps all solutions.
     """
+    if isinstance(nets, FlowNetwork):
+        raise InputError("nets must be a list of FlowNetworks; use flowopt.solve for one.")
     nets = list(nets)
     objective = MaxFlow() if objective is None else objective
     for i, net in enumerate(nets):

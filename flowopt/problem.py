@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowopt.errors import InputError
 from flowopt.network import FlowNetwork, IntArray
 from flowopt.objectives import MaxFlow, Objective
 
@@ -29,6 +30,9 @@ class FlowProblem:
 
     network: FlowNetwork
     objective: Objective = field(default_factory=MaxFlow)
+
+    def __post_init__(self) -> None:
+        check_problem(self.network, self.objective)
 
     def solve(self, solver: Any = None, **options: Any) -> FlowSolution:
         """See `flowopt.solvers.solve`."""
@@ -55,6 +59,16 @@ class FlowProblem:
             cp.Maximize(objective),
             [*flow_constraints(flow, net), *self.objective.constraints(flow, net)],
         )
+
+
+def check_problem(net: object, objective: object) -> None:
+    """Refuse what is not a network and an objective, naming what would be."""
+    if not isinstance(net, FlowNetwork):
+        raise InputError(
+            f"Give a FlowNetwork, such as FlowNetwork.layered(C), not a {type(net).__name__}."
+        )
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective such as MaxFlow(), not {objective!r}.")
 
 
 def flow_constraints(flow: Any, net: FlowNetwork) -> list[Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from networks import FAMILIES, dense, extreme_networks, half_zeros, layered_networks
 
 import flowopt as fo
-from flowopt.certificate import certified, repaired
+from flowopt.certificate import certified, certify, repaired
 from flowopt.certificate.bounds import largest_ratio
 from flowopt.solvers.base import RawSolution, Solver
 
@@ -235,3 +235,28 @@ def test_backends_may_return_read_only_arrays():
     read_only = fo.solve(dense(), fo.MaxFlow()).flow
     again = certified(dense(), fo.MaxFlow(), fo.MaxFlow(), read_only, None, "t", {}, in_place=True)
     assert again.status is fo.Status.OPTIMAL
+
+
+@pytest.mark.parametrize(("unit", "mu"), [(1.0, 1e-3), (0.7, 1e-4), (0.3, 1e-2), (1e30, 1e-3)])
+def test_the_bound_holds_down_to_rounding(unit, mu):
+    """Against 50 digits: every edge carries the root of 1 + 3 mu (1/x - 1/(u - x)) = 0."""
+    from decimal import Decimal, getcontext
+
+    getcontext().prec = 50
+    solution = fo.solve(fo.FlowNetwork.layered(np.full((3, 4, 4), unit)), fo.LogBarrier(mu=mu))
+    u, weight = Decimal(unit), 3 * Decimal(solution.resolved.absolute_mu)
+    # x (u - x) + weight (u - 2 x) = 0
+    b = u - 2 * weight
+    exact = 4 * (b + (b * b + 4 * weight * u).sqrt()) / 2
+    for score, bound in zip(
+        solution.attributions, solution.certificate.attribution_error, strict=True
+    ):
+        assert abs(Decimal(float(score)) - exact) <= Decimal(float(bound))
+        assert bound < 1e-13 * score
+
+
+def test_the_rounding_check_can_fail(monkeypatch):
+    """Sabotage: without its rounding term the bound is below the spacing of the floats."""
+    monkeypatch.setattr(certify, "_with_rounding", lambda net, bound, flow, value: bound)
+    solution = fo.solve(fo.FlowNetwork.layered(np.full((3, 4, 4), 0.7)), fo.LogBarrier(mu=1e-4))
+    assert (solution.certificate.attribution_error < np.spacing(solution.attributions)).any()

@@ -400,9 +400,9 @@ def test_compare_unusable_files(run: Run, tmp_path: Path) -> None:
     two = arrays(tmp_path / "two.npz", a=np.ones(3), b=np.ones(3))
     assert "name the array capacities" in one_line_error(run("compare", two))
     flat = arrays(tmp_path / "flat.npz", capacities=np.ones(3))
-    assert "3 dimensions" in one_line_error(run("compare", flat))
+    assert "(layers, tokens, tokens)" in one_line_error(run("compare", flat))
     objects = arrays(tmp_path / "objects.npz", capacities=np.array([{}], dtype=object))
-    assert "no .npz file of numbers" in one_line_error(run("compare", objects))
+    assert "no .npz file of plain arrays" in one_line_error(run("compare", objects))
     half = arrays(tmp_path / "half.npz", attention=np.full((1, 1, 2, 2), 0.5))
     assert "gradient" in one_line_error(run("compare", half))
 

@@ -177,7 +177,7 @@ def test_pruning_does_not_change_the_maximum_flow(net):
 
 
 @pytest.mark.parametrize("objective", [fo.MaxFlow(), fo.LogBarrier(), fo.ProportionalFair()])
-@pytest.mark.parametrize("solver", [None, "CLARABEL", "native"])
+@pytest.mark.parametrize("solver", [None, "CLARABEL", "ECOS"])
 def test_a_network_without_a_path_has_the_answer_zero(objective, solver):
     capacities = np.ones((2, 3, 3))
     capacities[1] = 0
@@ -243,3 +243,44 @@ def test_networkx_agrees_on_random_networks(net):
     value = networkx.maximum_flow_value(net.to_networkx(), "source", "sink")
     limit = np.inf if net.return_capacity is None else net.return_capacity
     assert fo.solve(net).value == pytest.approx(min(value, limit), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: fo.FlowNetwork.layered(
+                np.ones((2, 3, 3)), sources=np.array([True, False, True])
+            ),
+            "flatnonzero",
+        ),
+        (lambda: fo.FlowNetwork.layered(np.ones((2, 3, 3)), sources=[0.5]), "whole numbers"),
+        (lambda: fo.FlowNetwork.layered(np.ones((2, 3, 3), dtype=complex)), "complex"),
+        (lambda: fo.FlowNetwork.layered(np.ones((2, 3, 3)), node_capacity="x"), "numbers"),
+        (lambda: fo.Link("a", "b", [[0.7, 1.2]]), "whole numbers"),
+        (lambda: fo.Link("a", "b", [1, 2, 3]), r"\(k, 2\)"),
+        (lambda: fo.FlowNetwork(3, sources={}, sinks={}), "mapping"),
+        (
+            lambda: fo.FlowNetwork({"a": 1}, fo.Block("a", "a", [[0.0]]), sources={}, sinks={}),
+            "lists",
+        ),
+        (lambda: fo.solve(np.ones((2, 3, 3))), r"FlowNetwork.layered\(C\)"),
+        (lambda: fo.FlowProblem(3), "Give a FlowNetwork"),
+        (lambda: fo.solve_batch(fo.FlowNetwork.layered(np.ones((2, 3, 3)))), "use flowopt.solve"),
+        (
+            lambda: fo.compare_solvers(dense(), solvers=[]),
+            "empty",
+        ),
+        (lambda: fo.LogBarrier(gap=1.5), "below 1"),
+    ],
+)
+def test_the_wrong_kind_of_thing_is_refused(make, message):
+    with pytest.raises(fo.InputError, match=message):
+        make()
+
+
+def test_a_solver_refuses_also_where_there_is_no_path():
+    net = fo.FlowNetwork.layered(np.zeros((2, 3, 3)))
+    with pytest.raises(fo.UnsupportedError, match="scipy cannot solve LogBarrier"):
+        fo.solve(net, fo.LogBarrier(mu=1e-3), "scipy")
+    assert fo.solve(net, fo.LogBarrier(mu=1e-3), "native").value == 0

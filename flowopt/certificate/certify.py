@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flowopt.certificate.bounds import barrier_bound, gap_bound
+from flowopt.certificate.bounds import Bound, barrier_bound, gap_bound
 from flowopt.network import FloatArray, FlowNetwork, kernels
 from flowopt.objectives import LogBarrier, MaxMinFair, Objective
 from flowopt.solution import Certificate, FlowSolution, Status
@@ -97,11 +97,13 @@ def certified(
         objective_value = 0.0
     elif isinstance(resolved, LogBarrier):
         bound, y = barrier_bound(net, resolved, flow, slack, potential, value)
+        bound = _with_rounding(net, bound, flow, value)
         certificate = Certificate(*feasibility, **bound._asdict())
         objective_value = _barrier_value(net, resolved, flow, slack, value)
     else:
         assert kept is not None
         bound, y = gap_bound(net, resolved, kept, potential, value)
+        bound = _with_rounding(net, bound, flow, value)
         certificate = Certificate(*feasibility, **bound._asdict())
         objective_value = resolved.evaluate(net, kept)
     status = _status(net, resolved, certificate, value, kept)
@@ -163,6 +165,22 @@ def _status(
     if certificate.gap is None:
         return Status.FEASIBLE
     return Status.OPTIMAL if certificate.gap <= GAP_TOLERANCE else Status.INACCURATE
+
+
+def _with_rounding(net: FlowNetwork, bound: Bound, flow: FloatArray, value: float) -> Bound:
+    """Add to the attributions' bound what the sums of floats themselves may be off.
+
+    The bound speaks of real numbers; the flows are floats that conserve up to rounding. A sum of
+    n flows is off by at most n units of rounding, and each layer above adds its own.
+    """
+    if bound.attribution_error is None:
+        return bound
+    edges = sum(len(b.capacity) for b in net.blocks if b.head == net.players)
+    edges += sum(len(k.pairs) for k in net.links if k.head == net.players)
+    through = net.graph.throughput(flow)[net.graph.players]
+    units = (edges + 8 * len(net.groups)) * through + value
+    error = bound.attribution_error + np.finfo(np.float64).eps * units
+    return bound._replace(attribution_error=np.where(through > 0, error, bound.attribution_error))
 
 
 def flow_value(net: FlowNetwork, flow: FloatArray) -> float:

@@ -70,6 +70,8 @@ def compare(
     for name in names or ():
         options.check_tensor_and_solver(tensor, name)
     if problem.endswith(".npz"):
+        if model is not None or target is not None:
+            raise InputError("--model and --target go with a text; a file holds its numbers")
         network = _from_file(Path(problem), tensor, sources, residual)
     else:
         network = _from_text(problem, model, tensor, target, sources, variants)
@@ -81,6 +83,8 @@ def compare(
         sys.stdout.write(f"{table.to_json()}\n")
     else:
         stdout_console(least=_WIDTH).print(table)
+    if all(row.status == "refused" for row in table.rows):
+        raise typer.Exit(2)
 
 
 def _from_text(
@@ -123,6 +127,11 @@ def _from_file(path: Path, tensor: str, sources: str | None, residual: float | N
             f"{path} holds {', '.join(arrays) or 'no arrays'}; name the array capacities "
             "(layers, tokens, tokens), or give attention and gradient"
         )
+    if capacities.ndim != 3:
+        raise InputError(
+            f"the array {', '.join(arrays)} of {path} has {capacities.ndim} dimensions; "
+            "capacities are (layers, tokens, tokens)"
+        )
     variants = options.capacity_variants(residual)
     if variants:
         capacities = compose(*variants)(capacities)
@@ -141,5 +150,5 @@ def _arrays(path: Path) -> dict[str, FloatArray]:
             return {name: np.asarray(stored[name], dtype=np.float64) for name in stored.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npz file of numbers: {error}") from None
+    except (ValueError, TypeError, zipfile.BadZipFile):
+        raise InputError(f"{path} is no .npz file of plain arrays of numbers") from None

@@ -19,6 +19,8 @@ _NOTES = {
     "ECOS": "licence GPL-3; loaded only when chosen",
     "native": "flowopt's own",
     "fair": "flowopt's own",
+    "dinic": "flowopt's own",
+    "torch": "flowopt's own",
 }
 
 

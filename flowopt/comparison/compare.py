@@ -99,7 +99,9 @@ class Comparison:
             apart = f"{row.difference:.1e} of |f|{allowed}"
             said.append(f"{self._name(row)} disagrees with the reference by {apart}.")
         said += [f"{self._name(row)} is {row.status}: {row.message}" for row in self.failed]
-        if not (self.disagreeing or self.failed) and self.unique_attributions:
+        if all(row.status == REFUSED for row in self.rows):
+            said.append("None of these solvers can solve this; leave `solvers` out to try all.")
+        elif not (self.disagreeing or self.failed) and self.unique_attributions:
             said.append("All solvers that can solve this agree within their certificates.")
         reasons: dict[tuple[str, str], int] = {}
         for row in self.refused:
@@ -187,6 +189,10 @@ def compare_solvers(
     if not nets or not all(isinstance(net, FlowNetwork) for net in nets):
         raise InputError("compare_solvers needs a FlowNetwork or several of them.")
     objective = MaxFlow() if objective is None else objective
+    if isinstance(solvers, str | Solver):
+        solvers = [solvers]
+    if solvers is not None and not solvers:
+        raise InputError(f"solvers is empty; known ones: {', '.join(available())}.")
     backends = [get_solver(solver) for solver in (available() if solvers is None else solvers)]
     names = [backend.name for backend in backends]
     if reference is not None and reference.lower() not in [name.lower() for name in names]:

@@ -99,7 +99,8 @@ class Explainer:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"batch_size must be a positive integer, not {size!r}")
         given = self.capacities
-        variants = compose(*given) if isinstance(given, Sequence) else compose(given)
+        one = callable(given) or isinstance(given, str)  # a name is no variant; compose says so
+        variants = compose(*([given] if one else given))  # type: ignore[misc]
         if self.solver is not None:
             get_solver(self.solver)
         object.__setattr__(self, "objective", objective)

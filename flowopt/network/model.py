@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike
 
 from flowopt.errors import InputError
 from flowopt.lazy import lazy
-from flowopt.network.parts import Block, FloatArray, Link, capacity_array, check_indices
+from flowopt.network.parts import (
+    Block,
+    FloatArray,
+    Link,
+    capacity_array,
+    check_indices,
+    index_array,
+)
 
 if TYPE_CHECKING:
     import networkx
@@ -65,6 +72,10 @@ class FlowNetwork:
     return_capacity: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.groups, Mapping):
+            raise InputError("groups must be a mapping of names to numbers of nodes.")
+        if isinstance(self.blocks, Block) or isinstance(self.links, Link):
+            raise InputError("Give blocks and links as lists, also when there is only one.")
         groups = {str(name): int(size) for name, size in self.groups.items()}
         if not groups or min(groups.values()) < 1:
             raise InputError("A network needs at least one group, and every group at least 1 node.")
@@ -120,7 +131,7 @@ class FlowNetwork:
         FlowNetwork
             Groups "layer0" .. "layerL"; block l joins layer l+1 to layer l; players "layer0".
         """
-        array = capacity_array(C, 3, "C")
+        array = capacity_array(C, 3, "the capacity array C")
         layers, t, columns = array.shape
         if t != columns or layers == 0 or t == 0:
             raise InputError(
@@ -130,7 +141,7 @@ class FlowNetwork:
         names = [f"layer{depth}" for depth in range(layers + 1)]
         limits: dict[str, ArrayLike] | None = None
         if node_capacity is not None:
-            limit = np.asarray(node_capacity, dtype=np.float64)
+            limit = _limits(node_capacity, "layer0")
             if limit.shape == (t,):
                 limits = {names[0]: limit}
             elif limit.shape == (layers + 1, t):
@@ -169,7 +180,7 @@ class FlowNetwork:
         """
         from flowopt.capacities import GammaScale
 
-        scaled = GammaScale(beta=beta)(capacity_array(C, 3, "C"))
+        scaled = GammaScale(beta=beta)(capacity_array(C, 3, "the capacity array C"))
         inner = cls.layered(scaled, sources)
         t = inner.groups["layer0"]
         top = f"layer{len(inner.blocks)}"
@@ -304,7 +315,7 @@ class FlowNetwork:
         checked: dict[str, tuple[int, ...]] = {}
         for name, indices in terminals.items():
             self._check_groups(name)
-            array = np.unique(np.asarray(list(indices), dtype=np.int64))
+            array = np.unique(index_array(list(indices), f"{kind} in group {name!r}"))
             check_indices(array, self.groups[name], f"{kind} in group {name!r}")
             if array.size:
                 checked[name] = tuple(int(i) for i in array)
@@ -318,7 +329,7 @@ class FlowNetwork:
         checked: dict[str, FloatArray] = {}
         for name, limit in self.node_capacity.items():
             self._check_groups(name)
-            array = np.array(limit, dtype=np.float64)
+            array = _limits(limit, name)
             if array.shape != (self.groups[name],):
                 raise InputError(
                     f"node_capacity of group {name!r} must have shape ({self.groups[name]},), "
@@ -329,6 +340,15 @@ class FlowNetwork:
             array.setflags(write=False)
             checked[name] = array
         return MappingProxyType(checked)
+
+
+def _limits(values: ArrayLike, group: str) -> FloatArray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"node_capacity of group {group!r} must be an array of numbers, not {values!r}."
+        ) from None
 
 
 def _rebuilt(
@@ -362,7 +382,7 @@ def _source_indices(sources: str | int | Iterable[int], t: int) -> Sequence[int]
         return range(t)
     if isinstance(sources, int | np.integer):
         sources = [int(sources)]
-    indices = [int(i) for i in sources]
+    indices = index_array(list(sources), "sources").tolist()
     if any(not -t <= i < t for i in indices):
         raise InputError(f"sources must lie in {-t}..{t - 1}, got {indices}.")
     return [i % t for i in indices]

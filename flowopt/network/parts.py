@@ -54,7 +54,14 @@ class Link:
     capacity: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        pairs = np.array(self.pairs, dtype=np.int64).reshape(-1, 2)
+        what = f"pairs of the link {self.tail} -> {self.head}"
+        pairs = index_array(self.pairs, what)
+        if pairs.size and (pairs.ndim != 2 or pairs.shape[1] != 2):
+            raise InputError(
+                f"{what} must have shape (k, 2): index in the tail group, index in the head "
+                f"group; not {pairs.shape}."
+            )
+        pairs = pairs.reshape(-1, 2)
         pairs.setflags(write=False)
         object.__setattr__(self, "pairs", pairs)
         if self.capacity is not None:
@@ -72,6 +79,8 @@ def capacity_array(values: ArrayLike, ndim: int, name: str) -> FloatArray:
     """
     if hasattr(values, "detach"):  # a torch tensor, perhaps on a GPU or with a graph
         values = values.detach().cpu().numpy()
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} is complex; capacities are real and nonnegative.")
     ours = isinstance(values, np.ndarray) and not values.flags.writeable
     try:
         array = np.array(values, dtype=np.float64, order="C", copy=None if ours else True)
@@ -96,6 +105,18 @@ def capacity_array(values: ArrayLike, ndim: int, name: str) -> FloatArray:
             raise InputError(f"{name} has capacities near the limits of float64; rescale them.")
     array.setflags(write=False)
     return array
+
+
+def index_array(values: ArrayLike, what: str) -> IntArray:
+    """Copy of whole numbers as int64; anything that is not is refused, booleans too."""
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise InputError(f"{what}: not an array of one shape ({error}).") from None
+    if array.size and array.dtype.kind not in "iu":
+        hint = "; give np.flatnonzero(mask) for a mask" if array.dtype.kind == "b" else ""
+        raise InputError(f"{what} must be whole numbers, not {array.dtype}{hint}.")
+    return array.astype(np.int64)
 
 
 def check_indices(indices: IntArray, size: int, what: str) -> None:

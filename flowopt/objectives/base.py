@@ -49,6 +49,9 @@ class Objective(ABC):
         unique_flow=False, unique_attributions=False, scale_covariant=False
     )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def expression(self, flow: Any, net: FlowNetwork) -> cp.Expression:
         """Concave expression to maximise.

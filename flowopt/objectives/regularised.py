@@ -45,7 +45,11 @@ class LogBarrier(Separable):
         elif self.gap is None:
             object.__setattr__(self, "gap", 0.05)
         else:
-            positive(self.gap, "gap")
+            if positive(self.gap, "gap") >= 1:
+                raise InputError(
+                    f"gap is a share of the maximum flow below 1, not {self.gap!r}; use mu for a "
+                    "stronger barrier."
+                )
             if not self.relative:
                 raise InputError("gap is relative by its nature; relative=False goes with mu.")
 

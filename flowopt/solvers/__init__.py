@@ -24,6 +24,7 @@ from flowopt.objectives import (
     ProportionalFair,
     Quadratic,
 )
+from flowopt.problem import check_problem
 from flowopt.solution import FlowSolution, Status
 from flowopt.solvers.base import RawSolution, Solver
 
@@ -149,19 +150,20 @@ def solve(
         If no certified answer was found; its `solution` keeps what was.
     """
     objective = MaxFlow() if objective is None else objective
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an Objective such as MaxFlow(), not {objective!r}.")
+    check_problem(net, objective)
+    if start is not None and not isinstance(start, FlowSolution):
+        raise InputError(f"start must be a FlowSolution, not {type(start).__name__}.")
     began = time.perf_counter()
     resolved = objective.resolve(net)
     spent = time.perf_counter() - began
     if net.graph.empty:
-        if solver is not None:
-            get_solver(solver)  # an unknown name is an error here too
+        if solver is not None and type(objective).__module__.startswith("flowopt."):
+            choose_solver(net, resolved, solver, objective)  # refuses what it always refuses
         return _attempt(net, objective, resolved, None, None, spent)
     potential = None if start is None else start.potential
     backends = _candidates(net, resolved) if solver is None else None
     best: FlowSolution | None = None
-    for backend in backends or [choose_solver(net, resolved, solver)]:
+    for backend in backends or [choose_solver(net, resolved, solver, objective)]:
         found = _attempt(net, objective, resolved, backend, potential, spent)
         if best is None or _gap(found) < _gap(best):
             best = found
@@ -171,8 +173,8 @@ def solve(
     if throw and best.status in (Status.INACCURATE, Status.FAILED):
         raise SolverError(
             f"{best.solver} did not reach a certified optimum of {objective!r} "
-            f"({best.stats['message']}): {best.certificate}. {best.status.advice} What was found "
-            "is kept in the error's .solution; throw=False returns it.",
+            f"({best.stats['message']}): {best.certificate}. {_advice(best, solver is None)} What "
+            "was found is kept in the error's .solution; throw=False returns it.",
             best,
         )
     return best
@@ -212,6 +214,23 @@ def _attempt(
     return solution
 
 
+def _advice(solution: FlowSolution, all_tried: bool) -> str:
+    """What to do about an answer without proof."""
+    if "infeasible" in str(solution.stats["message"]).lower() and solution.objective.constrained:
+        return "The objective's own constraints cannot all hold on this network; loosen them."
+    capacity = solution.network.capacity
+    finite = capacity[np.isfinite(capacity)]
+    decades = np.log10(finite.max() / finite.min()) if len(finite) else 0.0
+    if decades > 14:
+        return (
+            f"The capacities span {decades:.0f} orders of magnitude, more than float64 resolves; "
+            "drop the smallest first (flowopt.capacities.Threshold)."
+        )
+    if all_tried:
+        return "Try a larger regularisation (mu, rho, tau), or a solver with options of its own."
+    return solution.status.advice
+
+
 def _gap(solution: FlowSolution) -> float:
     if solution.status is Status.FAILED or solution.certificate.gap is None:
         return np.inf
@@ -219,9 +238,14 @@ def _gap(solution: FlowSolution) -> float:
 
 
 def choose_solver(
-    net: FlowNetwork, objective: Objective, solver: str | Solver | None = None
+    net: FlowNetwork,
+    objective: Objective,
+    solver: str | Solver | None = None,
+    asked: Objective | None = None,
 ) -> Solver:
     """The backend with a name, or the best that can solve a problem.
+
+    `objective` is resolved; messages name the one that was `asked` for.
 
     Raises
     ------
@@ -234,7 +258,8 @@ def choose_solver(
         if why is not None:
             can = ", ".join(supporting(net, objective)) or "none here"
             raise UnsupportedError(
-                f"{backend.name} cannot solve {objective!r}: {why}. Solvers that can: {can}."
+                f"{backend.name} cannot solve {asked or objective!r}: {why}. "
+                f"Solvers that can: {can}."
             )
         return backend
     return _candidates(net, objective)[0]

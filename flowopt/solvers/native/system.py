@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,8 @@ class System:
             self.direct = not done
             if done:
                 return x
-        with one_blas_thread():
+        # a network large enough for threads of ours has blocks large enough for those of BLAS
+        with one_blas_thread() if self.parts == 1 else nullcontext():
             factors = self.pattern.factorise(self.weight, self.rows, self.label)
             self.factorisations += 1
             if factors is not None:
