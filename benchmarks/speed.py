@@ -221,7 +221,8 @@ def main() -> None:
         f"Growth from t = 128 to 1024 at mu = 1e-3: t^{exponent:.2f}.\n\n" if exponent else "\n\n"
     )
     text += "'solve' is the solver alone; 'all' adds network, pruning, maximum flow and "
-    text += "certificate.\n\nMade by `python benchmarks/speed.py`; seed {arguments.seed}; "
+    text += "certificate.\n\nMade by `python benchmarks/speed.py`; "
+    text += f"seed {arguments.seed}; "
     text += provenance.describe(began) + "\n"
     (arguments.out / "speed.md").write_text(text)
     plot(rows, arguments.out / "speed.png")
