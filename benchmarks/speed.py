@@ -184,7 +184,7 @@ def plot(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8.5, 4.5), layout="constrained")
     for name in dict.fromkeys(row["solver"] for row in rows):
         points = [(row["t"], row["seconds"]) for row in rows if row["solver"] == name]
         passes = name.startswith("BERT")
@@ -193,7 +193,7 @@ def plot(rows: list[dict], path: Path) -> None:
     ax.set(xscale="log", yscale="log", xlabel="tokens t", ylabel="seconds",
            title="Certified barrier solve, 12 layers, 2 cores")  # fmt: skip
     ax.grid(alpha=0.3, which="both")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.savefig(path, dpi=150)
 
 
