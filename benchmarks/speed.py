@@ -133,19 +133,27 @@ def measure(sizes: list[int], repeats: int, seed: int) -> list[dict]:
 
 
 def memory(t: int, seed: int) -> dict:
-    """Peak memory of a solve, relative to the capacities, from the allocations of numpy."""
+    """Peak memory of a solve, relative to the capacities, from the allocations of numpy.
+
+    Large mu needs conjugate gradients only, small mu the factors of the Laplacian too.
+    """
     import tracemalloc
 
-    capacity = agf_like(12, t, 1, seed)
+    capacity = agf_like(12, t, 12, seed)
     net = fo.FlowNetwork.layered(capacity)
     _ = net.graph
     own = capacity.nbytes
     del capacity
-    tracemalloc.start()
-    fo.solve(net, fo.LogBarrier(mu=1e-3), "native")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return {"t": t, "capacities_mb": own / 1e6, "peak_beside_them": peak / own}
+    peaks = {}
+    for name in ("mu=1e-3", "mu=1e-8"):
+        fo.solve(fo.FlowNetwork.layered(np.ones((3, 4, 4))), NATIVE[name], "native")  # compile
+        tracemalloc.start()
+        solution = fo.solve(net, NATIVE[name], "native", throw=False)
+        peaks[name] = tracemalloc.get_traced_memory()[1] / own
+        tracemalloc.stop()
+        peaks[f"factorisations at {name}"] = solution.stats["factorisations"]
+        del solution
+    return {"t": t, "capacities_mb": own / 1e6, "peak_beside_them": peaks}
 
 
 def growth(rows: list[dict], solver: str, low: int, high: int) -> float | None:
@@ -173,6 +181,24 @@ def table(rows: list[dict]) -> str:
             f"| {row['t']} | {row['solver']} | {row['seconds'] * 1e3:.1f} | {row['of_pass']:.3f} | "
             f"{row['total_seconds'] * 1e3:.1f} | {row['total_of_pass']:.3f} | {row['status']} | "
             f"{number['delta']} | {number['attribution_error']} |"
+        )
+    return "\n".join(lines)
+
+
+def ratios(rows: list[dict]) -> str:
+    """Markdown table of small mu against mu = 1e-3, and of gap = 0.05 with F* apart."""
+    lines = ["| t | mu=1e-5 / mu=1e-3 | mu=1e-8 / mu=1e-3 | gap=0.05 solve ms | F* ms | "
+             "F* / solve | both of a pass |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for t in dict.fromkeys(row["t"] for row in rows):
+        here = {row["solver"]: row for row in rows if row["t"] == t}
+        usual = here["native mu=1e-3"]["seconds"]
+        gap = here["native gap=0.05"]
+        solve, maximum = gap["seconds"], gap["resolve_seconds"]
+        both = (solve + maximum) / here["BERT-base forward + backward"]["seconds"]
+        lines.append(
+            f"| {t} | {here['native mu=1e-5']['seconds'] / usual:.1f} | "
+            f"{here['native mu=1e-8']['seconds'] / usual:.1f} | {solve * 1e3:.1f} | "
+            f"{maximum * 1e3:.1f} | {maximum / solve:.2f} | {both:.3f} |"
         )
     return "\n".join(lines)
 
@@ -210,20 +236,22 @@ def main() -> None:
     began = provenance.facts()
     rows = measure(sizes, 3 if arguments.quick else 5, arguments.seed)
     used = memory(128 if arguments.quick else 512, arguments.seed)
-    exponent = growth(rows, "native mu=1e-3", 128, 1024)
+    exponents = {name: growth(rows, f"native {name}", sizes[-4], sizes[-1]) for name in NATIVE}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    result = {"facts": began, "seed": arguments.seed, "memory": used, "growth_128_1024": exponent,
-              "rows": rows}  # fmt: skip
+    result = {"facts": began, "seed": arguments.seed, "memory": used, "rows": rows,
+              f"growth_{sizes[-4]}_{sizes[-1]}": exponents}  # fmt: skip
     (arguments.out / "speed.json").write_text(json.dumps(result, indent=1))
-    text = f"# Speed\n\n{table(rows)}\n\nMemory at t = {used['t']}: peak beside the network "
-    text += f"{used['peak_beside_them']:.2f} times the capacities' own bytes. "
-    text += (
-        f"Growth from t = 128 to 1024 at mu = 1e-3: t^{exponent:.2f}.\n\n" if exponent else "\n\n"
-    )
+    peaks = used["peak_beside_them"]
+    text = f"# Speed\n\n{table(rows)}\n\n{ratios(rows)}\n\nMemory at t = {used['t']}: peak beside "
+    text += f"the network {peaks['mu=1e-3']:.2f} times the capacities' own bytes at mu = 1e-3 "
+    text += f"({peaks['factorisations at mu=1e-3']} factorisations), {peaks['mu=1e-8']:.2f} at "
+    text += f"mu = 1e-8 ({peaks['factorisations at mu=1e-8']}). Growth from t = {sizes[-4]} to "
+    text += f"{sizes[-1]}: "
+    text += ", ".join(f"t^{p:.2f} at {name}" for name, p in exponents.items() if p) + ".\n\n"
     text += "'solve' is the solver alone; 'all' adds network, pruning, maximum flow and "
-    text += "certificate.\n\nMade by `python benchmarks/speed.py`; "
-    text += f"seed {arguments.seed}; "
-    text += provenance.describe(began) + "\n"
+    text += "certificate. F* is the maximum flow that gap= needs first.\n\n"
+    text += f"Made by `python benchmarks/speed.py{' --quick' * arguments.quick}`; seed "
+    text += f"{arguments.seed}; {provenance.describe(began)}\n"
     (arguments.out / "speed.md").write_text(text)
     plot(rows, arguments.out / "speed.png")
     print(text)

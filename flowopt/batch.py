@@ -24,7 +24,7 @@ from flowopt.solvers.torch_barrier import TorchBarrier, checked_device
 __all__ = ["BatchError", "solve_batch"]
 
 # backends that several threads may run at once; all others have the main thread to themselves
-THREAD_SAFE = frozenset({"native", "scipy", "dinic"})
+THREAD_SAFE = frozenset({"native", "scipy", "dinic", "push-relabel"})
 
 Outcome = FlowSolution | Exception
 Step = Callable[[int], object]

@@ -292,7 +292,7 @@ def test_fair_inflows_are_the_least_norm_base_over_all_coalitions():
 # --- choosing and refusing ---------------------------------------------------------------------
 def test_the_default_solver_is_the_preferred_one():
     expected = {
-        "MaxFlow": "dinic",
+        "MaxFlow": "push-relabel",
         "LogBarrier": "native",
         "MinCost": "HIGHS",
         "ProportionalFair": "fair",

@@ -124,8 +124,8 @@ def barrier_bound(
 
 def _interior(net: FlowNetwork, flow: FloatArray, slack: FloatArray, value: float) -> bool:
     """Whether every edge with a barrier term is strictly between its bounds."""
-    live = (net.graph.capacity > 0) & np.isfinite(net.graph.capacity)
-    inside = (flow[live] > 0).all() and (slack[live] > 0).all()
+    idle = (net.graph.capacity <= 0) | np.isinf(net.graph.capacity)
+    inside = ((flow > 0) | idle).all() and ((slack > 0) | idle).all()
     return bool(inside and (net.return_capacity is None or value < net.return_capacity))
 
 

@@ -17,7 +17,7 @@ compiled_sums = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
 )
 
-ROUNDING = 8 * np.finfo(np.float64).eps  # relative imbalance of a node taken as conserved
+ROUNDING = 32 * np.finfo(np.float64).eps  # relative imbalance of a node taken as conserved
 
 
 # --- order and pruning --------------------------------------------------------------------------

@@ -213,10 +213,9 @@ class FlowNetwork:
         SolverError
             If no certified maximum flow was found.
         """
-        from flowopt.objectives import MaxFlow
-        from flowopt.solvers import solve
+        from flowopt.solvers.push_relabel import maximum_value
 
-        return solve(self, MaxFlow()).value
+        return maximum_value(self)
 
     @property
     def edges(self) -> Edges:

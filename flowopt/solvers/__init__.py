@@ -44,6 +44,7 @@ __all__ = [
 _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
     "native": ("flowopt.solvers.native", "Native"),
     "torch": ("flowopt.solvers.torch_barrier", "TorchBarrier"),
+    "push-relabel": ("flowopt.solvers.push_relabel", "PushRelabel"),
     "dinic": ("flowopt.solvers.dinic", "Dinic"),
     "scipy": ("flowopt.solvers.scipy_maxflow", "ScipyMaxFlow"),
     "fair": ("flowopt.solvers.fair", "FairDecomposition"),
@@ -56,7 +57,7 @@ _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
 
 # the best backends for each objective, best first; every other objective goes to CLARABEL
 _PREFERRED: dict[type[Objective], tuple[str, ...]] = {
-    MaxFlow: ("dinic", "scipy", "HIGHS", "CLARABEL"),
+    MaxFlow: ("push-relabel", "dinic", "scipy", "HIGHS", "CLARABEL"),
     LogBarrier: ("native", "CLARABEL"),
     Quadratic: ("native", "CLARABEL", "HIGHS"),
     Entropy: ("native", "CLARABEL"),

@@ -18,6 +18,10 @@ from flowopt.solvers.native.system import System
 
 MARGIN = 0.99  # share of the way to the boundary that a step may go
 CLOSE = 0.3  # distance from the target at which the dual Newton method takes over
+# Below this path parameter, in units of the largest capacity, linear solves get more accurate,
+# with its square root down to a share of FINEST: inaccurate steps are cut short there by the
+# bounds, and a path of 24 steps with exact solves took 47 to 98 (measured at mu = 1e-8).
+ROUGH, FINEST = 1e-4, 1 / 30
 
 
 def follow(
@@ -32,7 +36,7 @@ def follow(
     start, mu : float
         Path parameter at the beginning and at the end, in units of flow.
     tolerance : float
-        Of the inner linear solves.
+        Of the first linear solves; later ones are up to 30 times as accurate.
     limit : int
         Of steps.
 
@@ -57,7 +61,9 @@ def follow(
         tau = new
         if tau == mu and distance < CLOSE**2 and infeasible < 1e-3:
             return x, step
-        dy = system.expand(system.solve(right, tolerance))
+        average = max(products, 0.0) / (2 * system.edges)
+        fine = min(1.0, max(FINEST, (average / (ROUGH * system.scale)) ** 0.5))
+        dy = system.expand(system.solve(right, fine * tolerance))
         worst_f, worst_z, along, across = _lengths(system, (y, dy, tau, p, q))
         step_f = min(1.0, MARGIN / max(worst_f, 1e-300))
         step_z = min(1.0, MARGIN / max(worst_z, 1e-300))

@@ -63,6 +63,17 @@ def dual_pass(
         diagonal[row_tail[k]] += spread
 
 
+@inlined
+def _best(u, r, dr, scale):
+    """Best flow and slack of an edge at price r + dr, to first order in dr."""
+    s = r * (u * scale)
+    small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
+    h = small * (1.0 - small)
+    change = dr * ((u * h) * (u * h) * scale / (1.0 - 2.0 * h))
+    f = (u * (1.0 - small) if s > 0 else u * small) + change
+    return f, (u * small if s > 0 else u * (1.0 - small)) - change
+
+
 @compiled_sums
 def best_flow(capacity, row_tail, row_head, row_start, reward, y, dy, mu, flow, slack):
     """Best flow of every edge at potentials y + dy, and what it leaves free, in place.
@@ -80,13 +91,28 @@ def best_flow(capacity, row_tail, row_head, row_start, reward, y, dy, mu, flow, 
         dy_ = dy[first:last]
         top, dtop = y[row_tail[k]] + reward[k], dy[row_tail[k]]
         for e in range(end - begin):
-            u = capacity_[e]
-            s = (top - y_[e]) * (u * scale)
-            small = 2.0 / (2.0 + abs(s) + np.sqrt(s * s + 4.0))
-            h = small * (1.0 - small)
-            change = (dtop - dy_[e]) * ((u * h) * (u * h) * scale / (1.0 - 2.0 * h))
-            flow_[e] = (u * (1.0 - small) if s > 0 else u * small) + change
-            slack_[e] = (u * small if s > 0 else u * (1.0 - small)) - change
+            flow_[e], slack_[e] = _best(capacity_[e], top - y_[e], dtop - dy_[e], scale)
+
+
+@compiled_sums
+def best_balance(capacity, row_tail, row_head, row_start, reward, y, dy, mu, balance):
+    """Outflow less inflow of every node under `best_flow`, in place; no flow is stored."""
+    balance[:] = 0.0
+    scale = 1.0 / mu
+    for k in range(len(row_tail)):
+        begin, end = row_start[k], row_start[k + 1]
+        first, last = row_head[k], row_head[k] + end - begin
+        capacity_ = capacity[begin:end]
+        y_ = y[first:last]
+        dy_ = dy[first:last]
+        balance_ = balance[first:last]
+        top, dtop = y[row_tail[k]] + reward[k], dy[row_tail[k]]
+        leaving = 0.0
+        for e in range(end - begin):
+            f, _ = _best(capacity_[e], top - y_[e], dtop - dy_[e], scale)
+            leaving += f
+            balance_[e] -= f
+        balance[row_tail[k]] += leaving
 
 
 # --- the central path: flows and multipliers move together ------------------------------------
@@ -304,34 +330,37 @@ def conjugate_gradients(
 
 @compiled
 def assemble_blocks(
-    weight, row_tail, row_head, row_start, label, part, local, sizes, offset, flat
+    weight, row_tail, row_head, row_start, label, part, local, sizes, offset, scale, flat
 ):  # fmt: skip
-    """Add the merged Laplacian's blocks (i, j), i >= j, to a flat array, in place.
+    """Subtract scale_i w scale_j at the merged Laplacian's entries (i, j), i != j, in place.
 
-    Unknown x is number local[x] of part[x]; block (i, j) starts at offset[i, j], row-major.
-    Diagonal blocks are filled on both sides.
+    Unknown x is number local[x] of part[x]; its block (i, j), i >= j, starts at offset[i, j] of
+    the flat array, row-major. Diagonal blocks are filled on both sides; on the diagonal itself,
+    what an edge between two nodes of one unknown adds to its sum of weights is taken off.
     """
     for k in range(len(row_tail)):
-        head = row_head[k] - row_start[k]
+        begin, end = row_start[k], row_start[k + 1]
+        weight_ = weight[begin:end]
+        label_ = label[row_head[k] : row_head[k] + end - begin]
         i = label[row_tail[k]]
-        for e in range(row_start[k], row_start[k + 1]):
-            w = np.float64(weight[e])
-            j = label[head + e]
-            if w == 0 or i == j:
+        if i < 0:
+            continue
+        a, x, own = part[i], local[i], scale[i]
+        for e in range(end - begin):
+            j = label_[e]
+            if j < 0:
                 continue
-            if i >= 0:
-                a = part[i]
-                flat[offset[a, a] + local[i] * (sizes[a] + 1)] += w
-            if j >= 0:
-                a = part[j]
-                flat[offset[a, a] + local[j] * (sizes[a] + 1)] += w
-            if i >= 0 and j >= 0:
-                a, b, x, y = part[i], part[j], local[i], local[j]
-                if a < b:
-                    a, b, x, y = b, a, y, x
+            w = weight_[e] * own * scale[j]
+            b, y = part[j], local[j]
+            if b < a:
                 flat[offset[a, b] + x * sizes[b] + y] -= w
-                if a == b:
-                    flat[offset[a, b] + y * sizes[b] + x] -= w
+            elif b > a:
+                flat[offset[b, a] + y * sizes[a] + x] -= w
+            elif i != j:
+                flat[offset[a, a] + x * sizes[a] + y] -= w
+                flat[offset[a, a] + y * sizes[a] + x] -= w
+            else:
+                flat[offset[a, a] + x * sizes[a] + y] -= 2.0 * w
 
 
 # --- unlimited edges --------------------------------------------------------------------------

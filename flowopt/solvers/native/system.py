@@ -12,7 +12,9 @@ from flowopt.lazy import lazy
 from flowopt.network import FloatArray
 from flowopt.network.graph import Graph
 from flowopt.solvers.native import kernels, threads
-from flowopt.solvers.native.blocks import BlockPattern, one_blas_thread
+from flowopt.solvers.native.blocks import BlockCholesky, BlockPattern, one_blas_thread
+
+FRESH, STALE = 60, 8  # most steps with the factors of these weights, and of earlier ones
 
 
 class System:
@@ -60,11 +62,13 @@ class System:
         self.balance, self.diagonal = np.empty(graph.n_nodes), np.empty(graph.n_nodes)
         self.cg_steps = self.factorisations = 0
         self.direct = False
+        self.factors: BlockCholesky | None = None
 
     def _storage(self) -> type[Any]:
         """Single precision if no weight or state can leave its range."""
         least = kernels.least_positive(self.capacity)
-        safe = least > 1e-13 * self.scale and 1e-9 < self.scale < 1e9
+        # a weight of the barrier is u^2 / (8 mu) or more, mu being a share of the scale
+        safe = least**2 > 1e-35 * self.scale and 1e-9 < self.scale < 1e9
         return np.float32 if safe else np.float64
 
     def each(self, work: Callable[[int, tuple[Any, ...]], Any]) -> list[Any]:
@@ -106,25 +110,35 @@ class System:
     def solve(self, right: FloatArray, tolerance: float) -> FloatArray:
         """Solve (Laplacian with the current weights) x = right.
 
-        Conjugate gradients, for as many steps as a factorisation would cost; then the
-        factorisation, to which all later systems of this network go at once: they only get
-        harder as mu falls.
+        Conjugate gradients, preconditioned by the diagonal for as many steps as a factorisation
+        would cost, then by a factorisation, to which all later systems of this network go at
+        once: they only get harder as mu falls. Factors are used again while they serve.
+
+        Parameters
+        ----------
+        right : ndarray, shape (unknowns,)
+        tolerance : float
+            By which the preconditioned norm of the residual falls.
         """
         x = np.zeros(self.size)
         if not self.direct:
-            steps, done = self._conjugate_gradients(right, tolerance, self.pattern.worth, x)
-            self.cg_steps += steps
+            _, done = self._by_diagonal(right, tolerance, self.pattern.worth, x)
             self.direct = not done
             if done:
                 return x
         # a network large enough for threads of ours has blocks large enough for those of BLAS
         with one_blas_thread() if self.parts == 1 else nullcontext():
-            factors = self.pattern.factorise(self.weight, self.rows, self.label)
+            if self.factors is not None and self._by_factors(right, tolerance, STALE, x):
+                return x
+            self.factors = None  # before the next are made
+            sums = self.gather(self.diagonal)
+            self.factors = self.pattern.factorise(self.weight, sums, self.rows, self.label)
             self.factorisations += 1
-            if factors is not None:
-                return factors.solve(right)
-        # singular to rounding: what conjugate gradients reached must do
-        return x if x.any() else right / np.maximum(self.gather(self.diagonal), 1e-300)
+            if self.factors is None:  # singular to rounding: what the diagonal reaches must do
+                self._by_diagonal(right, tolerance, self.pattern.worth, x)
+            else:
+                self._by_factors(right, tolerance, FRESH, x)
+        return x
 
     def image(self, x: FloatArray) -> FloatArray:
         """Laplacian with the current weights times x."""
@@ -132,30 +146,49 @@ class System:
         self.each(lambda k, rows: kernels.laplacian(self.weight, *rows[:3], full, out[k]))
         return self.gather(out.sum(axis=0))
 
-    def _conjugate_gradients(
+    def _by_diagonal(
         self, right: FloatArray, tolerance: float, limit: int, x: FloatArray
     ) -> tuple[int, bool]:
-        """Jacobi-preconditioned; steps taken, and whether the residual fell by `tolerance`."""
+        """Jacobi-preconditioned conjugate gradients from 0, into x; steps, and whether done."""
         if self.parts == 1:
             steps, done = kernels.conjugate_gradients(
                 self.weight, *self.rows[:3], self.diagonal, self.label, right, tolerance, limit, x
             )
+            self.cg_steps += int(steps)
             return int(steps), bool(done)
         scale = 1 / np.maximum(self.gather(self.diagonal), 1e-300)
+        return self._conjugate_gradients(lambda r: scale * r, right, tolerance, limit, x)
+
+    def _by_factors(self, right: FloatArray, tolerance: float, limit: int, x: FloatArray) -> bool:
+        """The same with the factors at hand; whether the residual fell by `tolerance`."""
+        assert self.factors is not None
+        return self._conjugate_gradients(self.factors.solve, right, tolerance, limit, x)[1]
+
+    def _conjugate_gradients(
+        self,
+        precondition: Callable[[FloatArray], FloatArray],
+        right: FloatArray,
+        tolerance: float,
+        limit: int,
+        x: FloatArray,
+    ) -> tuple[int, bool]:
+        """Preconditioned conjugate gradients from 0, into x; steps, and whether done."""
+        x[:] = 0.0
         r = right.copy()
-        z = scale * r
+        z = precondition(r)
         p, rz = z.copy(), float(r @ z)
         goal = rz * tolerance**2
-        for step in range(limit):
-            if rz <= goal:
-                return step, True
+        steps = 0
+        while rz > goal and steps < limit:
             q = self.image(p)
             curvature = float(p @ q)
             if not curvature > 0:
-                return step, False
+                break
             x += (rz / curvature) * p
             r -= (rz / curvature) * q
-            z = scale * r
+            z = precondition(r)
             rz, previous = float(r @ z), rz
             p = z + (rz / previous) * p
-        return limit, rz <= goal
+            steps += 1
+        self.cg_steps += steps
+        return steps, rz <= goal
