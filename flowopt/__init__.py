@@ -13,9 +13,12 @@ __version__ = "0.1.0"
 
 # public name -> module that holds it
 _EXPORTS = {
+    "AttentionPath": "flowopt.tensors",
     "Attribution": "flowopt.attribution",
+    "AttributionMatrix": "flowopt.attribution",
     "Block": "flowopt.network",
     "Certificate": "flowopt.solution",
+    "Conductance": "flowopt.tensors",
     "Entropy": "flowopt.objectives",
     "Explainer": "flowopt.explainer",
     "Facts": "flowopt.objectives",
@@ -31,22 +34,36 @@ _EXPORTS = {
     "MaxMinFair": "flowopt.objectives",
     "MinCost": "flowopt.objectives",
     "Objective": "flowopt.objectives",
+    "PairFlows": "flowopt.methods",
     "ProportionalFair": "flowopt.objectives",
     "Quadratic": "flowopt.objectives",
     "Separable": "flowopt.objectives",
     "SolverError": "flowopt.errors",
     "Status": "flowopt.solution",
     "UnsupportedError": "flowopt.errors",
+    "attention_flow": "flowopt.methods",
     "benchmark_solvers": "flowopt.comparison.runs",
     "compare_solvers": "flowopt.comparison",
+    "explain": "flowopt.methods",
     "flow_attributions": "flowopt.sensitivity.torch_layer",
+    "head_statistic": "flowopt.tensors",
     "information_tensor": "flowopt.tensors",
+    "joint_flow": "flowopt.methods",
+    "pair_flows": "flowopt.methods",
     "problem_set": "flowopt.comparison.problem_sets",
+    "raw_attention": "flowopt.methods",
     "register_tensor": "flowopt.tensors",
+    "residual_attention": "flowopt.methods",
+    "rollout": "flowopt.methods",
     "solve": "flowopt.solvers",
     "solve_batch": "flowopt.batch",
 }
-_MODULES = ("capacities", "errors", "solvers", "tensors", "trace", "viz")
+_MODULES = {
+    name: f"flowopt.{name}"
+    for name in (
+        "capacities", "errors", "methods", "solvers", "tensors", "trace", "viz",
+    )
+} | {"slalom": "flowopt.methods.slalom"}  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
@@ -55,7 +72,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(import_module(_EXPORTS[name]), name)
     elif name in _MODULES:
-        value = import_module(f"flowopt.{name}")
+        value = import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'flowopt' has no attribute {name!r}")
     globals()[name] = value

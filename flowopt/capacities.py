@@ -1,4 +1,6 @@
-"""Capacity variants: maps from capacities (L, t, t) to capacities (L, t, t).
+"""Capacity variants: maps from capacities (L, q, k) to capacities of the same shape.
+
+q = k = t in self-attention; in attention to an encoder they are the tokens of either side.
 
 Every variant is a frozen dataclass that is called with an array and returns a new one. Variants
 are applied one after the other: ``compose(Residual(0.5), RowNormalize())(C)``. Any callable with
@@ -7,8 +9,9 @@ the same signature can stand in their place.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,9 +64,20 @@ class Residual:
 
     def __call__(self, capacities: ArrayLike) -> Array:
         """Mix nonnegative capacities (L, t, t) with the identity."""
-        array = checked(capacities)
+        array = checked(capacities, square=True)
         mixed: Array = self.alpha * array + (1 - self.alpha) * np.eye(array.shape[1])
         return mixed
+
+    def across(self, capacities: ArrayLike) -> Array:
+        """Weigh attention to an encoder (L, q, k); its residual runs beside it, not in it."""
+        weighed: Array = self.alpha * checked(capacities)
+        return weighed
+
+    def past(self, capacities: ArrayLike) -> Array:
+        """Weigh attention to an encoder (L, q, k + 1) whose last column is the way past it."""
+        weighed = self.across(capacities)
+        weighed[:, :, -1] += 1 - self.alpha
+        return weighed
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,8 @@ class GammaScale:
         positive = array[array > 0]
         if not positive.size:
             return array.copy()
-        beta = -math.floor(math.log10(positive.min())) if self.beta is None else self.beta
+        beta = self.fitted([array]).beta
+        assert beta is not None
         with np.errstate(over="ignore"):
             scaled: Array = array * np.float64(10.0) ** beta
         if not np.isfinite(scaled).all():
@@ -111,6 +126,11 @@ class GammaScale:
                 "Threshold(minimum), or give a smaller beta"
             )
         return scaled
+
+    def fitted(self, arrays: Sequence[Array]) -> GammaScale:
+        """The same scaling with its exponent read off several arrays together."""
+        least = min((array[array > 0].min() for array in arrays if (array > 0).any()), default=1.0)
+        return self if self.beta is not None else GammaScale(-math.floor(math.log10(least)))
 
 
 @dataclass(frozen=True)
@@ -214,17 +234,47 @@ class Composed:
 
     def __call__(self, capacities: ArrayLike) -> Array:
         """Apply the variants in turn to capacities (L, t, t), and check each result."""
-        array = checked(capacities).copy()
-        shape = array.shape
+        return self.stages({"self": checked(capacities, square=True)})["self"]
+
+    def stages(
+        self,
+        capacities: Mapping[str, ArrayLike],
+        across: Collection[str] = (),
+        past: Collection[str] = (),
+    ) -> dict[str, Array]:
+        """Apply the variants in turn to the capacities of several stages, and check each result.
+
+        Parameters
+        ----------
+        capacities : mapping of str to array (L, q, k)
+        across : collection of str
+            Stages that attend to another group of tokens; their residual is not among the keys.
+        past : collection of str
+            Such stages whose last column is the residual edge beside the attention.
+
+        Raises
+        ------
+        InputError
+            If a variant returns another shape or negative or non-finite numbers.
+        """
+        arrays = {stage: checked(array).copy() for stage, array in capacities.items()}
         for variant in self.variants:
             name = getattr(variant, "__name__", None) or repr(variant)
-            array = checked(variant(array), what=f"the result of capacity variant {name}")
-            if array.shape != shape:
-                raise InputError(
-                    f"capacity variant {name} returned shape {array.shape} for {shape}; "
-                    "it must keep the shape"
-                )
-        return array
+            # what a variant reads off the capacities it reads off all of them together
+            fitted = (
+                variant.fitted(list(arrays.values())) if hasattr(variant, "fitted") else variant
+            )
+            for stage, array in arrays.items():
+                part = "past" if stage in past else "across" if stage in across else "__call__"
+                step = getattr(fitted, part, fitted)
+                changed = checked(step(array), what=f"the result of capacity variant {name}")
+                if changed.shape != array.shape:
+                    raise InputError(
+                        f"capacity variant {name} returned shape {changed.shape} for "
+                        f"{array.shape}; it must keep the shape"
+                    )
+                arrays[stage] = changed
+        return arrays
 
 
 def compose(*variants: CapacityVariant) -> Composed:
@@ -252,7 +302,9 @@ def compose(*variants: CapacityVariant) -> Composed:
             raise InputError(
                 f"a capacity variant must be a callable such as Residual(0.5), not {variant!r}"
             )
-    return Composed(tuple(variants))
+    # one after the other is associative; flat, each of them meets all stages of a network
+    nested = [each.variants if isinstance(each, Composed) else (each,) for each in variants]
+    return Composed(tuple(itertools.chain.from_iterable(nested)))
 
 
 def adds_residual(variants: tuple[CapacityVariant, ...]) -> bool:
@@ -260,8 +312,17 @@ def adds_residual(variants: tuple[CapacityVariant, ...]) -> bool:
     return any(getattr(variant, "adds_residual", False) for variant in variants)
 
 
-def checked(capacities: ArrayLike, what: str = "capacities") -> Array:
+def checked(
+    capacities: ArrayLike, what: str = "capacities", *, square: bool = False, signed: bool = False
+) -> Array:
     """Return capacities as a float64 array, not copied where it already is one.
+
+    Parameters
+    ----------
+    square : bool
+        Whether queries and keys must be the same tokens.
+    signed : bool
+        Whether negative entries may stand.
 
     Raises
     ------
@@ -272,7 +333,8 @@ def checked(capacities: ArrayLike, what: str = "capacities") -> Array:
         array = np.asarray(capacities, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{what} must be an array of numbers of shape (L, t, t)") from None
-    if array.ndim != 3 or array.shape[1] != array.shape[2] or 0 in array.shape:
+    wrong = square and array.ndim == 3 and array.shape[1] != array.shape[2]
+    if array.ndim != 3 or 0 in array.shape or wrong:
         raise InputError(
             f"{what} must have shape (L, t, t) with L, t >= 1, not {array.shape}; "
             "one layer alone is C[None]"
@@ -280,7 +342,7 @@ def checked(capacities: ArrayLike, what: str = "capacities") -> Array:
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"{what} must be finite; the entry at {where} is {array[where]}")
-    if (array < 0).any():
+    if not signed and (array < 0).any():
         where = tuple(int(i) for i in np.argwhere(array < 0)[0])
         raise InputError(
             f"{what} must be nonnegative; the entry at {where} is {array[where]:.3g}; "

@@ -63,6 +63,8 @@ def _config(model_type: str, labels: tuple[str, ...]) -> Any:
             "max_position_embeddings": 48,
             "initializer_range": 0.3,
         }
+    if model_type == "deberta-v2":
+        shape |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
     if model_type in ("electra", "albert"):
         shape["embedding_size"] = 16
     names = dict(enumerate(labels))

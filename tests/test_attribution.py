@@ -249,3 +249,45 @@ def test_pictures_come_from_viz(monkeypatch, tmp_path):
     assert attribution._repr_html_() == "<i>1.7</i>"
     assert attribution.plot(ax=3) == ("axes", 3)
     assert str(attribution) == "flow 1.7"
+
+
+def test_scores_of_generated_tokens_and_raw_scores_are_stored():
+    attribution = example(
+        prefix_tokens=("\u0120a", "b"),
+        prefix_scores=np.array([1 / 3, -0.0]),
+        raw_scores=np.linspace(0, 1, 9),
+    )
+    back = Attribution.from_json(attribution.to_json())
+    assert back.prefix_tokens == attribution.prefix_tokens
+    np.testing.assert_array_equal(back.prefix_scores, attribution.prefix_scores)
+    np.testing.assert_array_equal(back.raw_scores, attribution.raw_scores)
+    assert_same(back, attribution)
+    with pytest.raises(InputError, match="prefix_scores must have one entry for each of the 1"):
+        example(prefix_tokens=("a",))
+    with pytest.raises(InputError, match="prefix_scores must have one entry for each of the 0"):
+        example(prefix_scores=np.ones(1))
+    with pytest.raises(InputError, match="raw_scores must have one entry"):
+        example(raw_scores=np.ones(3))
+
+
+def test_json_from_before_there_were_generated_tokens_and_images():
+    values = json.loads(example().to_json())
+    for name in ("prefix_tokens", "prefix_scores", "raw_scores", "grid"):
+        del values[name]
+    old = Attribution.from_json(json.dumps(values))
+    assert_same(old, example())
+    assert (old.prefix_tokens, old.prefix_scores, old.raw_scores, old.grid) == (
+        (),
+        None,
+        None,
+        None,
+    )
+
+
+def test_plain_text_is_plain_in_a_notebook(monkeypatch):
+    from rich import console
+
+    from flowopt.viz.plain import plain_text
+
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    assert plain_text("text") == "text"

@@ -223,7 +223,6 @@ def test_wrong_parameters(make, name):
     ("capacities", "message"),
     [
         (np.ones((2, 2)), r"C\[None\]"),
-        (np.ones((1, 2, 3)), "shape"),
         (np.ones((0, 2, 2)), "shape"),
         (np.full((1, 2, 2), np.nan), "finite"),
         (-np.ones((1, 2, 2)), "positive and negative parts"),
@@ -234,3 +233,33 @@ def test_wrong_parameters(make, name):
 def test_wrong_capacities(variant, capacities, message):
     with pytest.raises(InputError, match=message):
         variant(capacities)
+
+
+def test_attention_to_other_tokens():
+    """Rectangular capacities: all but the identity of `Residual` has a meaning for them."""
+    across = np.concatenate([EXAMPLE, EXAMPLE[:, :, ::-1]], axis=2)
+    for variant in ALL:
+        residual = isinstance(variant, Residual) or adds_residual((variant,))
+        if residual:
+            with pytest.raises(InputError, match="shape"):
+                variant(across)
+        elif not hasattr(variant, "variants"):
+            assert variant(across).shape == across.shape
+    np.testing.assert_allclose(Residual(0.3).across(across), 0.3 * across)
+
+
+def test_stages_together():
+    small, large = np.full((1, 2, 2), 0.03), np.full((1, 2, 3), 5.0)
+    scaled = compose(GammaScale()).stages({"decoder": small, "cross": large}, across=("cross",))
+    np.testing.assert_allclose(scaled["decoder"], 3.0)
+    np.testing.assert_allclose(scaled["cross"], 500.0)  # one exponent for all
+    apart = GammaScale()(large)
+    assert not np.allclose(apart, scaled["cross"])
+    # the residual edge past the cross-attention is one more column of its rows
+    beside = np.concatenate([large / 15, np.zeros((1, 2, 1))], axis=2)
+    for order in ((Residual(0.25), RowNormalize()), (RowNormalize(), Residual(0.25))):
+        for variants in (compose(*order), compose(compose(order[0]), order[1])):
+            found = variants.stages({"cross": beside}, across=("cross",), past=("cross",))["cross"]
+            np.testing.assert_allclose(found[0, 0], [0.25 / 3] * 3 + [0.75])
+    with pytest.raises(InputError, match="keep the shape"):
+        compose(lambda c: c[:, :, :2]).stages({"decoder": small, "cross": large})

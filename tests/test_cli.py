@@ -190,6 +190,120 @@ def test_a_text_that_is_cut_warns_in_one_line(run: Run) -> None:
     assert re.fullmatch(r"flowopt: warning: .* were cut; .*\n", result.stderr)
 
 
+# --- explain: language models --------------------------------------------------------------------
+PROMPT = "once upon a time"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders with a tiny random decoder and a tiny random encoder-decoder."""
+    from generation_fixtures import decoder, translator
+
+    found = {}
+    for name, (model, tokenizer) in (("decoder", decoder()), ("translator", translator())):
+        found[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(found[name])
+        tokenizer.save_pretrained(found[name])
+    return found
+
+
+@pytest.fixture
+def language(run: Run, folders: dict[str, Path]) -> Run:
+    def run_with(name: str, *words: Any) -> Any:
+        return run("explain", PROMPT, "--model", folders[name], "--tensor", "af", *words)
+
+    return run_with
+
+
+@pytest.mark.parametrize("name", ["decoder", "translator"])
+def test_the_next_token(language: Run, name: str) -> None:
+    result = language(name)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("token \u2018")
+    answer = json.loads(language(name, "--target", "dog", "--json").stdout)
+    assert answer["target"]["label"] == "\u2581dog"
+    assert answer["settings"]["output"] == "token"
+    assert sum(answer["scores"]) == pytest.approx(answer["value"])
+    by_id = json.loads(language(name, "--target", answer["target"]["index"], "--json").stdout)
+    assert by_id["scores"] == pytest.approx(answer["scores"])
+
+
+@pytest.mark.parametrize("name", ["decoder", "translator"])
+def test_generation_gives_a_matrix(language: Run, name: str) -> None:
+    result = language(name, "--generate", 3)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "every row proved optimal" in result.stdout
+    assert f"{PROMPT} \u2192" in result.stdout
+    result = language(name, "--generate", 3, "--json", "--no-unroll")
+    assert len(result.stdout.splitlines()) == 1
+    matrix = fo.attribution.AttributionMatrix.from_json(result.stdout)
+    assert matrix.scores.shape[0] == 3
+    assert matrix.prefix_scores is not None
+    assert matrix.text == PROMPT
+
+
+def test_a_given_continuation(language: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    words = ("--continuation", " there was", "--contrast", "runner-up", "--json", "--html", page)
+    answer = json.loads(language("decoder", *words).stdout)
+    assert answer["output_tokens"] == ["\u2581there", "\u2581was"]
+    assert answer["status"] == "optimal"
+    assert 'class="matrix"' in page.read_text("utf-8")
+
+
+def test_options_of_networks(language: Run) -> None:
+    words = ("--stages", "sequential", "--residual", "0.5", "--json")
+    settings = json.loads(language("translator", *words).stdout)["settings"]
+    assert (settings["stages"], settings["unroll"]) == ("sequential", True)
+    words = ("--normalise", "inverse_receptive_field", "--json")
+    answer = json.loads(language("decoder", *words).stdout)
+    assert answer["settings"]["normalise"] == "inverse_receptive_field"
+    assert len(answer["raw_scores"]) == len(answer["scores"])
+
+
+def test_a_file_of_prompts(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    path = write(tmp_path / "prompts.txt", "the dog\nonce upon a time\n\u200b\n")
+    words = ("--model", folders["decoder"], "--tensor", "af", "--generate", 2, "--json")
+    result = run("explain", "-f", path, *words)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(answer["line"], len(answer["rows"])) for answer in answers][:2] == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("decoder", ("--target", "elephant trunk"), "is 2 tokens"),
+        ("decoder", ("--target", "99"), "token id 99 is out of range"),
+        ("decoder", ("--generate", "0"), "--generate must be a positive number of tokens"),
+        ("decoder", ("--generate", "2", "--continuation", "x"), "not both"),
+        ("decoder", ("--generate", "2", "--target", "dog"), "its own target"),
+        ("decoder", ("--continuation", ""), "the continuation is empty"),
+        ("decoder", ("--normalise", "reciprocal"), "normalise must be one of"),
+        ("translator", ("--normalise", "uniform_reference"), "corrects for causal attention"),
+        ("translator", ("--stages", "both"), "--stages must be one of"),
+        ("translator", ("--stages", "sequential"), "add --residual 0.5"),
+        ("decoder", ("--contrast", "elephant trunk"), "is 2 tokens"),
+    ],
+)
+def test_unusable_options_of_language_models(
+    language: Run, name: str, words: tuple[str, ...], message: str
+) -> None:
+    assert message in one_line_error(language(name, *words))
+
+
+def test_a_classifier_generates_nothing(run: Run) -> None:
+    assert "generates no text" in one_line_error(run("explain", TEXT, "--generate", "2"))
+
+
+def test_a_zero_is_explained(run: Run) -> None:
+    result = run("explain", TEXT, "--sources", "-1")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert (
+        "nothing flows: the prediction does not depend on the chosen source positions (7)" in text
+    )
+
+
 # --- explain: input that cannot be used ----------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -273,7 +387,7 @@ def test_an_unproved_answer_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyP
     def fail(*_: Any, **__: Any) -> Any:
         raise SolverError("no certified optimum")
 
-    monkeypatch.setattr("flowopt.explainer.explainer.solve", fail)
+    monkeypatch.setattr("flowopt.explainer.flow.solve", fail)
     assert one_line_error(run("explain", TEXT), code=1) == "no certified optimum"
 
 
@@ -281,7 +395,7 @@ def test_an_unexpected_error_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("flowopt.explainer.explainer.solve", fail)
+    monkeypatch.setattr("flowopt.explainer.flow.solve", fail)
     message = one_line_error(run("explain", TEXT), code=1)
     assert message == "unexpected ZeroDivisionError: two lines (--debug shows where)"
 
@@ -293,7 +407,8 @@ def test_help_teaches(run: Run) -> None:
         for expected in ("explain", "compare", "solvers", "tensors", 'flowopt explain "A'):
             assert expected in result.stdout
     shown = run("explain", "--help").stdout
-    for expected in ("--file", "--objective", "Examples", "Exit code", "barrier, maxflow"):
+    expected_words = ("--file", "--objective", "Examples", "Exit code", "barrier, maxflow")
+    for expected in (*expected_words, "--generate", "--continuation", "--no-unroll", "--stages"):
         assert expected in shown
     assert "Examples" in run("compare", "--help").stdout
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from model_fixtures import tiny_model, wordpiece_tokenizer
+from transformers.models.bert import modeling_bert
 
 from flowopt.errors import FlowoptWarning, InputError, UnsupportedError
 from flowopt.trace import (
@@ -22,8 +25,8 @@ from flowopt.trace import (
     trace_batch,
 )
 from flowopt.trace import families as families_module
-from flowopt.trace.batch import class_index
 from flowopt.trace.families import max_tokens
+from flowopt.trace.goals import class_index
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "xlm-roberta", "camembert")
 TEXT = "The film is not very good, but the actor was great!"
@@ -32,7 +35,7 @@ TEXTS = [TEXT, "great", "it was unbelievable and slow"]
 
 def traces(model, tokenizer, texts, targets=None, gradient=True) -> list[Trace]:
     encoded = encode_texts(model, tokenizer, texts)
-    batch = collate(encoded, targets or [None] * len(texts), tokenizer)
+    batch = collate(model, encoded, targets or [None] * len(texts), tokenizer)
     return list(trace_batch(model, batch, gradient))
 
 
@@ -179,10 +182,11 @@ def test_the_model_is_left_as_it_was_after_an_error(tiny_bert, tiny_tokenizer, m
     def broken(*_, **__):
         raise RuntimeError("no luck")
 
+    encoded = encode_texts(tiny_bert, tiny_tokenizer, [TEXT])
+    batch = collate(tiny_bert, encoded, [None], tiny_tokenizer)
     monkeypatch.setattr(tiny_bert, "forward", broken)
-    encoded = encode_texts(tiny_model("bert"), tiny_tokenizer, [TEXT])
     with pytest.raises(RuntimeError, match="no luck"):
-        list(trace_batch(tiny_bert, collate(encoded, [None], tiny_tokenizer)))
+        list(trace_batch(tiny_bert, batch))
     assert tiny_bert.training
     assert tiny_bert.config._attn_implementation == "sdpa"
     assert not tiny_bert.get_input_embeddings()._forward_hooks
@@ -224,14 +228,16 @@ def test_one_forward_and_one_backward_pass_for_a_batch(tiny_bert, tiny_tokenizer
     calls = []
     forward, grad = tiny_bert.forward, torch.autograd.grad
     encoded = encode_texts(tiny_bert, tiny_tokenizer, TEXTS)
+    batch = collate(tiny_bert, encoded, [None] * 3, tiny_tokenizer)
     monkeypatch.setattr(
         tiny_bert, "forward", lambda **given: calls.append("forward") or forward(**given)
     )
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: calls.append("backward") or grad(*a, **k)
     )
-    assert len(list(trace_batch(tiny_bert, collate(encoded, [None] * 3, tiny_tokenizer)))) == 3
-    assert calls == ["forward", "backward"]
+    assert len(list(trace_batch(tiny_bert, batch))) == 3
+    # the model's own backward pass, and inside it one per layer, of that layer alone
+    assert calls == ["forward", *["backward"] * 4]
 
 
 def test_single_logit_and_multi_label_heads(tiny_tokenizer):
@@ -356,25 +362,18 @@ def test_the_longest_input_fits(tiny_tokenizer):
         assert len(trace.tokens) == limit
 
 
-def test_models_that_cannot_be_explained(tiny_bert, tiny_tokenizer, monkeypatch):
-    import transformers
-
+def test_models_that_cannot_be_explained(tiny_bert, tiny_tokenizer):
     encoded = encode_texts(tiny_bert, tiny_tokenizer, [TEXT])
-    batch = collate(encoded, [None], tiny_tokenizer)
+    batch = collate(tiny_bert, encoded, [None], tiny_tokenizer)
     headless = transformers.BertModel(tiny_bert.config)
     with pytest.raises(UnsupportedError, match="AutoModelForSequenceClassification"):
         list(trace_batch(headless, batch))
     masked = transformers.BertForMaskedLM(tiny_bert.config)
-    with pytest.raises(UnsupportedError, match="AutoModelForSequenceClassification"):
-        list(trace_batch(masked, batch))
-    with pytest.raises(UnsupportedError, match=r"'gpt2' are not supported.*bert"):
-        family_of(
-            transformers.GPT2ForSequenceClassification(
-                transformers.GPT2Config(
-                    n_embd=8, n_layer=1, n_head=1, vocab_size=10, pad_token_id=0
-                )
-            )
-        )
+    with pytest.raises(InputError, match="token behind one mask; there are 0"):
+        collate(masked, encoded, [None], tiny_tokenizer)
+    per_token = transformers.BertForTokenClassification(tiny_bert.config)
+    with pytest.raises(UnsupportedError, match="one prediction per position"):
+        list(trace_batch(per_token, batch))
     for nonsense in ("bert", None, torch.nn.Linear(2, 2)):
         with pytest.raises(InputError, match="must be a transformers model"):
             family_of(nonsense)
@@ -383,9 +382,21 @@ def test_models_that_cannot_be_explained(tiny_bert, tiny_tokenizer, monkeypatch)
         family_of(tiny_bert)
 
 
+def changed_attention(monkeypatch, change) -> None:
+    """Let BERT's own attention function return changed weights."""
+    eager = modeling_bert.eager_attention_forward
+
+    def changed(*args, **given):
+        output, weights = eager(*args, **given)
+        return output, change(weights)
+
+    monkeypatch.setattr(modeling_bert, "eager_attention_forward", changed)
+
+
 def changed_outputs(model, monkeypatch, change) -> None:
     forward = model.forward
 
+    @functools.wraps(forward)
     def changed(*args, **given):
         outputs = forward(*args, **given)
         for name, value in change(outputs).items():
@@ -398,29 +409,82 @@ def changed_outputs(model, monkeypatch, change) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda o: {"attentions": ()}, 'attn_implementation="eager"'),
-        (lambda o: {"attentions": (None,) * 3}, "returns no attention"),
-        (lambda o: {"attentions": tuple(a.detach() for a in o.attentions)}, "cut off"),
-        (lambda o: {"attentions": tuple(a.clone() for a in o.attentions)}, "returns a copy"),
-        (lambda o: {"attentions": tuple(a[:, :, :2] for a in o.attentions)}, "shapes"),
-        (lambda o: {"logits": o.logits * np.inf}, "logits are not finite"),
+        (lambda a: None, "returns no weights"),
+        (lambda a: a.detach(), "cut off from its graph"),
+        (lambda a: a.clone(), "returns a copy"),
+        (lambda a: a[:, :, :2], "of shape"),
+        (lambda a: a[0], "of shape"),
     ],
 )
-def test_outputs_that_cannot_be_right(tiny_bert, tiny_tokenizer, monkeypatch, change, message):
-    batch = collate(encode_texts(tiny_bert, tiny_tokenizer, [TEXT]), [0], tiny_tokenizer)
-    changed_outputs(tiny_bert, monkeypatch, change)
+def test_attention_functions_that_cannot_be_read(
+    tiny_bert, tiny_tokenizer, monkeypatch, change, message
+):
+    changed_attention(monkeypatch, change)
     with pytest.raises(UnsupportedError, match=message):
-        list(trace_batch(tiny_bert, batch))
+        traces(tiny_bert, tiny_tokenizer, [TEXT])
 
 
-@pytest.mark.parametrize("factor", [0.9, np.nan])
-def test_attention_that_is_no_softmax(tiny_bert, tiny_tokenizer, monkeypatch, factor):
-    batch = collate(encode_texts(tiny_bert, tiny_tokenizer, [TEXT]), [0], tiny_tokenizer)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: None, "returns no weights"),
+        (lambda a: a[:, :, :2], "of shape"),
+        (lambda a: a * 0.9, r"rows must sum to 1, but encoder layer 0.*dropout"),
+        (lambda a: a * np.nan, r"rows must sum to 1, but encoder layer 0.*dropout"),
+    ],
+)
+def test_attention_that_is_no_softmax(tiny_bert, tiny_tokenizer, monkeypatch, change, message):
+    changed_attention(monkeypatch, change)
+    with pytest.raises(UnsupportedError, match=message):
+        traces(tiny_bert, tiny_tokenizer, [TEXT], gradient=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: {"attentions": ()}, 'attn_implementation="eager"'),
+        (lambda o: {"attentions": (None,) * 3}, "returns no encoder attention"),
+        (lambda o: {"attentions": tuple(a.detach() for a in o.attentions)}, "cut off"),
+        (lambda o: {"attentions": tuple(a.clone() for a in o.attentions)}, "returns a copy"),
+        (lambda o: {"attentions": tuple(a[:, :, :2] for a in o.attentions)}, "of shape"),
+        (lambda o: {"attentions": tuple(a[0] for a in o.attentions)}, "of shape"),
+        (lambda o: {"logits": o.logits * np.inf}, "logits are not finite"),
+        (lambda o: {"logits": o.logits.detach()}, "logits .* cut off"),
+    ],
+)
+def test_returned_attention_that_cannot_be_right(tiny_tokenizer, monkeypatch, change, message):
+    """DeBERTa computes its attention itself; it is read by what it returns."""
+    model = tiny_model("deberta-v2")
+    batch = collate(model, encode_texts(model, tiny_tokenizer, [TEXT]), [0], tiny_tokenizer)
+    changed_outputs(model, monkeypatch, change)
+    with pytest.raises(UnsupportedError, match=message):
+        list(trace_batch(model, batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a * 0.9, "sum to 1"),
+        (lambda a: a * np.nan, "sum"),
+        (lambda a: a[:, :, :2], "shape"),
+    ],
+)
+def test_returned_attention_that_is_no_softmax(tiny_tokenizer, monkeypatch, change, message):
+    model = tiny_model("deberta-v2")
+    batch = collate(model, encode_texts(model, tiny_tokenizer, [TEXT]), [0], tiny_tokenizer)
     changed_outputs(
-        tiny_bert, monkeypatch, lambda o: {"attentions": tuple(a * factor for a in o.attentions)}
+        model, monkeypatch, lambda o: {"attentions": tuple(change(a) for a in o.attentions)}
     )
-    with pytest.raises(UnsupportedError, match=r"rows must sum to 1, but layer 0.*dropout"):
-        list(trace_batch(tiny_bert, batch, gradient=False))
+    with pytest.raises(UnsupportedError, match=message):
+        list(trace_batch(model, batch, gradient=False))
+
+
+def test_models_without_attention(tiny_bert, tiny_tokenizer, monkeypatch):
+    batch = collate(tiny_bert, encode_texts(tiny_bert, tiny_tokenizer, [TEXT]), [0], tiny_tokenizer)
+    monkeypatch.setattr(tiny_bert.bert.encoder, "layer", torch.nn.ModuleList())
+    for gradient in (True, False):
+        with pytest.raises(UnsupportedError, match="no attention that flowopt can see"):
+            list(trace_batch(tiny_bert, batch, gradient))
 
 
 def test_gradients_that_are_not_finite(tiny_bert, tiny_tokenizer, monkeypatch):

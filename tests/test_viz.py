@@ -500,3 +500,109 @@ def test_attribution_methods_reach_the_pictures(tmp_path: Any) -> None:
     assert "flowopt" in att._repr_html_()
     with pytest.raises(AttributeError, match="nothing"):
         _ = fo.viz.nothing
+
+
+# --- language models, normalised and signed scores ------------------------------------------------
+def language(att: Attribution | None = None, **changes: Any) -> Attribution:
+    """Scores of a token after two generated ones."""
+    fields: dict[str, Any] = {
+        "settings": {"tensor": "agf", "objective": "LogBarrier(gap=0.05)", "output": "token"},
+        "prediction": Prediction("\u0120park", 7, 0.5, 1.0),
+        "target": Prediction("\u0120park", 7, 0.5, 1.0),
+        "prefix_tokens": ("\u0120to", "\u2581<i>"),
+        "prefix_scores": np.array([0.5, 0.25]),
+        "value": 1.75,
+    }
+    return replace(att or attribution(), **{**fields, **changes})
+
+
+def test_the_predicted_token_is_quoted() -> None:
+    assert printed(language()).startswith("token \u2018 park\u2019  50.0 %")
+    other = language(target=Prediction("ball", 3, 0.1, 0.2))
+    assert "explained token: \u2018ball\u2019 10.0 %" in printed(other)
+    assert "explained token: <b>token \u2018ball\u2019" in html.to_html(other)
+    assert plot_attribution(other).get_title(loc="left").startswith("token \u2018ball\u2019 10.0 %")
+    mpl.pyplot.close("all")
+    assert "explained class: negative" in printed(
+        attribution(target=Prediction("negative", 0, 0.1, 0.2))
+    )
+
+
+def test_generated_tokens_with_scores_are_shown() -> None:
+    att = language()
+    found = content.rows(att)
+    assert [row.word for row in found if row.generated] == ["to", "<i>"]
+    assert sum(row.share for row in found) == pytest.approx(1)
+    assert content.total(att) == pytest.approx(1.75)
+    text = printed(att)
+    assert "generated before" in text
+    assert "to <i>" in text
+    assert [line.split()[-2:] for line in text.splitlines() if line.startswith("to ")][-1] == [
+        "28.6",
+        "%",
+    ]
+    page = html.to_html(att)
+    Checker(page)
+    assert "generated before" in page
+    assert "<i>" not in page.replace("<i class", "")
+    assert [tick.get_text() for tick in plot_attribution(att).get_yticklabels()][-2:] == [
+        "to",
+        "<i>",
+    ]
+    mpl.pyplot.close("all")
+    assert "generated before" not in printed(attribution())
+
+
+def test_scores_before_a_normalisation_are_shown() -> None:
+    att = attribution(raw_scores=np.array([0.5, 0.11, 0.12, 0.13, 0.14]))
+    text = printed(att)
+    assert "raw" in text
+    assert "0.1300" in text
+    page = html.to_html(att)
+    Checker(page)
+    assert "<th>before normalisation</th>" in page
+    assert "before normalisation: 0.13" in page
+    assert "raw" not in printed(attribution())
+    assert "before normalisation" not in html.to_html(attribution())
+
+
+def test_signed_prefix_scores_make_it_signed() -> None:
+    att = language(prefix_scores=np.array([-0.5, 0.25]))
+    assert content.is_signed(att)
+    assert content.rows(att)[-2].level < 0
+    assert "flow for minus flow against" in printed(att)
+    assert 'class="m' in html.to_html(att)
+
+
+def test_a_zero_says_why() -> None:
+    zero = {"scores": np.zeros(5), "value": 0.0, "max_flow": 0.0, "error": 0.0}
+    settings = {"sources": [4], "sources_given": True}
+    chosen = attribution(**zero, settings=settings)
+    hint = content.hint(chosen)
+    assert hint is not None
+    assert (
+        "nothing flows: the prediction does not depend on the chosen source positions (4)" in hint
+    )
+    assert hint in " ".join(printed(chosen, width=200).split())
+    assert hint in html.to_html(chosen)
+    for other in ({"sources": "all"}, {}, {**settings, "sources_given": False}):
+        assert "no path of positive capacities" in str(
+            content.hint(attribution(**zero, settings=other))
+        )
+    assert content.hint(attribution(settings=settings)) is None
+    assert content.hint(attribution(**zero, status="failed", settings=settings)) is None
+    assert "nothing flows" not in printed(attribution())
+
+
+def test_players_of_unrolled_networks_have_names() -> None:
+    att = attribution()
+    assert content.player_names(att, 5) == (
+        ["[CLS]", "a", "gripping", "film", "[SEP]"],
+        [True, False, False, False, True],
+    )
+    names, dim = content.player_names(att, 7) or ([], [])
+    assert names[-2:] == ["+1", "+2"]
+    assert dim[-2:] == [True, True]
+    names, _ = content.player_names(language(), 7) or ([], [])
+    assert names[-2:] == ["\u0120to", "\u2581<i>"]
+    assert content.player_names(att, 4) is None

@@ -1,5 +1,7 @@
-"""What an explanation returns: scores of tokens and words, and what is proved of them."""
+"""The answer of an explanation: scores with their certificate, words, storage."""
 
 from flowopt.attribution.attribution import Attribution, CertificateSummary
+from flowopt.attribution.matrix import AttributionMatrix
+from flowopt.attribution.words import WordScore
 
-__all__ = ["Attribution", "CertificateSummary"]
+__all__ = ["Attribution", "AttributionMatrix", "CertificateSummary", "WordScore"]

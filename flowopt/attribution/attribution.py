@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,11 @@ class CertificateSummary:
             ),
         )
 
+    def first(self, count: int) -> CertificateSummary:
+        """The same with the error bounds of the first tokens only."""
+        error = self.attribution_error
+        return replace(self, attribution_error=None if error is None else error[:count])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
         error = self.attribution_error
@@ -96,14 +101,27 @@ class Attribution:
     prediction, target : Prediction
         The most likely class, and the class explained.
     value : float
-        |f|; for signed flow the difference of the two values.
+        |f|; for signed flow the difference of the two values; without a flow the sum of scores.
     max_flow : float or None
         The value of the plain maximum flow on the same network.
     status : str
-        "optimal", "inaccurate", "feasible", ...; see `flowopt.solution.Status`.
-    certificate : CertificateSummary
+        "optimal", "inaccurate", "feasible", ...; see `flowopt.solution.Status`. "computed" where
+        there is no optimum to be near to.
+    certificate : CertificateSummary or None
+        None where the scores are not read off a flow (`flowopt.explain` with other methods).
     settings : dict
         Model, tensor, objective, solver, capacities, sources, seconds of each stage.
+    prefix_tokens : tuple of str
+        Tokens generated before the explained one that absorb flow themselves; empty where their
+        flow goes on to the tokens they came from.
+    prefix_scores : ndarray (n,) or None
+        Flow through each of them; with `scores` they sum to `value`.
+    raw_scores : ndarray (t,) or None
+        The scores before a normalisation; None without one.
+    grid : (int, int) or None
+        Rows and columns of an image's patches, the last tokens.
+    image : ndarray of uint8 (h, w, 3) or None
+        What the model saw, for pictures; None after `from_json`.
     solutions : tuple of FlowSolution
         What the scores were read from; empty after `from_json`.
     """
@@ -119,22 +137,58 @@ class Attribution:
     value: float
     max_flow: float | None
     status: str
-    certificate: CertificateSummary
+    certificate: CertificateSummary | None
     settings: dict[str, Any] = field(default_factory=dict)
+    prefix_tokens: tuple[str, ...] = ()
+    prefix_scores: NDArray[np.float64] | None = None
+    raw_scores: NDArray[np.float64] | None = None
+    grid: tuple[int, int] | None = None
+    image: NDArray[np.uint8] | None = field(default=None, repr=False)
     solutions: tuple[FlowSolution, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for name, kind in (("scores", np.float64), ("special", np.bool_)):
-            array = np.array(getattr(self, name), dtype=kind)
+        kinds = {"scores": np.float64, "special": np.bool_}
+        kinds |= {
+            name: np.float64
+            for name in ("prefix_scores", "raw_scores")
+            if getattr(self, name) is not None
+        }
+        for name, kind in kinds.items():
+            array: NDArray[Any] = np.array(getattr(self, name), dtype=kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        for name in ("tokens", "scores", "special", "word_ids", "offsets"):
+        prefix = () if self.prefix_scores is None else self.prefix_scores
+        if np.shape(prefix) != (len(self.prefix_tokens),):
+            raise InputError(
+                f"prefix_scores must have one entry for each of the {len(self.prefix_tokens)} "
+                "prefix_tokens"
+            )
+        for name in ("tokens", "scores", "special", "word_ids", "offsets", "raw_scores"):
             values = getattr(self, name)
             if values is not None and np.shape(values)[:1] != (len(self.tokens),):
                 raise InputError(
                     f"{name} must have one entry for each of the {len(self.tokens)} tokens, "
                     f"not shape {np.shape(values)}"
                 )
+
+    @property
+    def attribution_error(self) -> NDArray[np.float64] | None:
+        """Bound on the error of every score (t,), by the certificate; None without one."""
+        return None if self.certificate is None else self.certificate.attribution_error
+
+    @property
+    def patch_scores(self) -> NDArray[np.float64]:
+        """Scores of an image's patches (rows, columns).
+
+        Raises
+        ------
+        InputError
+            If the input was no image.
+        """
+        if self.grid is None:
+            raise InputError("the input was no image, so it has no patches; use .scores")
+        rows, columns = self.grid
+        return self.scores[len(self.scores) - rows * columns :].reshape(rows, columns)
 
     def words(self, include_special: bool = False) -> list[WordScore]:
         """Scores of whole words, sub-words summed, in the order of the text.
@@ -167,13 +221,13 @@ class Attribution:
         return sorted(self.words(), key=lambda word: -word.score)[:k]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but `solutions`, as plain numbers, strings, lists and dicts."""
+        """Everything but `solutions` and `image`, as plain numbers, strings, lists and dicts."""
         return stored.to_dict(self)
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """Return JSON text, and write it to a file where a path is given.
 
-        Lossless for all but `solutions`: floats keep every bit.
+        Lossless for all but `solutions` and `image`: floats keep every bit.
         """
         text = stored.dumps(self.to_dict())
         if path is not None:
@@ -212,8 +266,21 @@ class Attribution:
             Path(path).write_text(page, encoding="utf-8")
         return page
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the scores with matplotlib, into `ax` where given."""
+    def plot(self, ax: Any = None, *, image: Any = None) -> Any:
+        """Draw the scores with matplotlib, into `ax` where given.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        image : PIL image or array (h, w, 3), optional
+            Lies under the scores of an image's patches; by default what the model saw.
+        """
+        if self.grid is not None:
+            from flowopt.viz.images import plot_image
+
+            return plot_image(self, image, ax=ax)
+        if image is not None:
+            raise InputError("the input was no image: plot without image=")
         from flowopt.viz.figures import plot_attribution
 
         return plot_attribution(self, ax=ax)
@@ -229,18 +296,14 @@ class Attribution:
         return render(self)
 
     def __str__(self) -> str:
-        from io import StringIO
+        from flowopt.viz.plain import plain_text
 
-        from rich.console import Console
-
-        # Into a string: no colour codes, and a width that does not depend on the terminal.
-        console = Console(file=StringIO(), width=100, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
+        return plain_text(self)
 
 
-def _certificate(values: Mapping[str, Any]) -> CertificateSummary:
+def _certificate(values: Mapping[str, Any] | None) -> CertificateSummary | None:
+    if values is None:
+        return None
     gap, error = values["gap"], values["attribution_error"]
     return CertificateSummary(
         conservation=float(values["conservation"]),

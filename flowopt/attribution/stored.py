@@ -15,8 +15,10 @@ from flowopt.errors import InputError
 from flowopt.trace.record import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
+
+    from numpy.typing import NDArray
 
     from flowopt.attribution import Attribution
 
@@ -27,7 +29,8 @@ SCHEMA = "flowopt.attribution/1"
 
 
 def to_dict(attribution: Attribution) -> dict[str, Any]:
-    """Everything but the solutions, as plain values."""
+    """Everything but the solutions and the image, as plain values."""
+    proof = attribution.certificate
     return {
         "schema": SCHEMA,
         "text": attribution.text,
@@ -41,8 +44,12 @@ def to_dict(attribution: Attribution) -> dict[str, Any]:
         "value": attribution.value,
         "max_flow": attribution.max_flow,
         "status": str(attribution.status),
-        "certificate": attribution.certificate.to_dict(),
+        "certificate": None if proof is None else proof.to_dict(),
         "settings": attribution.settings,
+        "prefix_tokens": list(attribution.prefix_tokens),
+        "prefix_scores": _listed(attribution.prefix_scores),
+        "raw_scores": _listed(attribution.raw_scores),
+        "grid": None if attribution.grid is None else list(attribution.grid),
     }
 
 
@@ -62,7 +69,20 @@ def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
         "max_flow": None if limit is None else float(limit),
         "status": values["status"],
         "settings": dict(values["settings"]),
+        # absent from what was written before there were any
+        "prefix_tokens": tuple(values.get("prefix_tokens", ())),
+        "prefix_scores": _floats(values.get("prefix_scores")),
+        "raw_scores": _floats(values.get("raw_scores")),
+        "grid": None if values.get("grid") is None else tuple(int(n) for n in values["grid"]),
     }
+
+
+def _listed(scores: NDArray[np.float64] | None) -> list[float] | None:
+    return None if scores is None else scores.tolist()
+
+
+def _floats(scores: Sequence[Any] | None) -> NDArray[np.float64] | None:
+    return None if scores is None else np.array([float(score) for score in scores])
 
 
 def dumps(values: Mapping[str, Any]) -> str:
@@ -70,8 +90,18 @@ def dumps(values: Mapping[str, Any]) -> str:
     return json.dumps(_finite(values), indent=2, allow_nan=False)
 
 
-def loads(source: str | PathLike[str]) -> dict[str, Any]:
+def loads(
+    source: str | PathLike[str], schema: str = SCHEMA, writer: str = "Attribution.to_json"
+) -> dict[str, Any]:
     """Parse JSON text, or the file at a path.
+
+    Parameters
+    ----------
+    source : str or path
+    schema : str
+        What it must say it is.
+    writer : str
+        What should have written it, for messages.
 
     Raises
     ------
@@ -84,19 +114,17 @@ def loads(source: str | PathLike[str]) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise InputError(
                 f"cannot read an attribution from {str(source)[:80]!r} ({error}); give JSON text "
-                "or the path of a file that Attribution.to_json wrote"
+                f"or the path of a file that {writer} wrote"
             ) from None
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"this is not JSON ({error}); give what Attribution.to_json wrote"
-        ) from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise InputError(f"this is not JSON ({error}); give what {writer} wrote") from None
+    if not isinstance(values, dict) or values.get("schema") != schema:
         found = values.get("schema") if isinstance(values, dict) else type(values).__name__
         raise InputError(
-            f"expected schema {SCHEMA!r}, found {found!r}: written by something else, or by "
-            "another version of flowopt; write it again with Attribution.to_json"
+            f"expected schema {schema!r}, found {found!r}: written by something else, or by "
+            f"another version of flowopt; write it again with {writer}"
         )
     return values
 

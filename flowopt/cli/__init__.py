@@ -1,4 +1,4 @@
-"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, ``solvers``, ``tensors``.
+"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, and lists.
 
 Only typer is imported here; torch, transformers and solvers load inside the commands that use
 them, so that ``flowopt --help`` answers at once.
@@ -13,7 +13,8 @@ import typer
 from flowopt.cli import benchmark as _benchmark
 from flowopt.cli import compare as _compare
 from flowopt.cli import explain as _explain
-from flowopt.cli.listings import solvers, tensors
+from flowopt.cli import methods as _methods
+from flowopt.cli.listings import models, solvers, tensors
 from flowopt.cli.options import Debug
 from flowopt.cli.shell import OneLineErrors, leave, paragraphs
 
@@ -30,8 +31,10 @@ for _command, _examples in (
     (_explain.explain, _explain.EXAMPLES),
     (_compare.compare, _compare.EXAMPLES),
     (_benchmark.benchmark, _benchmark.EXAMPLES),
+    (_methods.methods, _methods.EXAMPLES),
     (solvers, None),
     (tensors, None),
+    (models, None),
 ):
     app.command(help=paragraphs(_command.__doc__), epilog=_examples)(_command)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowopt.cli import options
-from flowopt.cli.shell import stdout_console, swift_start
+from flowopt.cli.shell import silent_loading, stdout_console, swift_start
 from flowopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,13 +102,14 @@ def _from_text(
         from flowopt.objectives import MaxFlow
 
         # Plain maximum flow is the fastest way to the network itself.
-        explainer = Explainer.from_pretrained(
-            model,
-            tensor=tensor,
-            objective=MaxFlow(),
-            sources=options.sources_of(sources),
-            capacities=variants,
-        )
+        with silent_loading():
+            explainer = Explainer.from_pretrained(
+                model,
+                tensor=tensor,
+                objective=MaxFlow(),
+                sources=options.sources_of(sources),
+                capacities=variants,
+            )
     return explainer(text, options.target_of(target)).solutions[0].network
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flowopt.cli import explain_options as own
 from flowopt.cli import options
-from flowopt.cli.shell import FAILED, say, stdout_console, swift_start
-from flowopt.cli.texts import EXAMPLE, Line, from_arguments, from_file
-from flowopt.errors import FlowoptError, InputError
+from flowopt.cli.answers import Output, answers
+from flowopt.cli.methods import MethodName, MethodOptions, check_method, named_method
+from flowopt.cli.shell import FAILED, say, silent_loading, swift_start
+from flowopt.cli.texts import EXAMPLE, from_arguments, from_file
+from flowopt.errors import InputError
 
 if TYPE_CHECKING:
-    from flowopt.attribution import Attribution
-    from flowopt.explainer import Explainer
+    from collections.abc import Sequence
 
-_IN, _OUT = "What is read", "What is written"
+    from flowopt.attribution import Attribution, AttributionMatrix
+    from flowopt.cli.answers import Method
+    from flowopt.explainer import Explainer
+    from flowopt.trace import Target
+
 _CHUNK = 16
 EXAMPLES = "\n\n".join(
     [
@@ -29,226 +32,120 @@ EXAMPLES = "\n\n".join(
         'flowopt explain "A dull film." --target positive --html film.html',
         "flowopt explain --file reviews.txt --output results.jsonl",
         'flowopt explain "A gripping, funny film." --objective maxflow --json | jq .scores',
+        'flowopt explain "A gripping, funny film." --method integrated-gradients',
+        'flowopt explain "Once upon a time" --model my-decoder --target " there"',
+        'flowopt explain "Once upon a time" --model my-decoder --generate 12 --html story.html',
+        'flowopt explain "Guten Tag." --model my-translator --continuation "Good day."',
     ]
 )
 
 
 def explain(
-    text: Annotated[
-        list[str] | None, typer.Argument(help="One text or several, each in quotes.")
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--file",
-            "-f",
-            metavar="PATH",
-            help="Explain each line of a file; - reads standard input.",
-            rich_help_panel=_IN,
-        ),
-    ] = None,
+    context: typer.Context,
+    text: own.Texts = None,
+    file: own.File = None,
     model: options.Model = None,
+    method: MethodName = None,
+    option: MethodOptions = None,
     tensor: options.Tensor = "agf",
     objective: options.ObjectiveName = "barrier",
     mu: options.Mu = None,
     gap: options.Gap = None,
     rho: options.Rho = None,
     tau: options.Tau = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            help="Who solves it; [bold]flowopt solvers[/bold] lists them. "
-            "[dim]Default: the best for the objective.[/dim]",
-            show_default=False,
-            rich_help_panel="What is computed",
-        ),
-    ] = None,
+    solver: own.SolverName = None,
     target: options.Target = None,
+    contrast: own.Contrast = None,
     sources: options.SourcesText = None,
     residual: options.ResidualShare = None,
-    json_: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object per text.", rich_help_panel=_OUT),
-    ] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="Write a page with all texts.", rich_help_panel=_OUT),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Write JSON lines to a file instead of printing.",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    no_progress: Annotated[
-        bool, typer.Option("--no-progress", help="No progress bar.", rich_help_panel=_OUT)
-    ] = False,
+    generate: own.Generate = None,
+    continuation: own.Continuation = None,
+    no_unroll: own.NoUnroll = False,
+    stages: own.Stages = "parallel",
+    normalise: own.Normalise = "none",
+    json_: own.JsonLines = False,
+    html: own.Html = None,
+    output: own.OutputFile = None,
+    no_progress: own.NoProgress = False,
     debug: options.Debug = False,
 ) -> None:
-    """Explain a classifier's prediction: how much flow reaches each word.
+    """Explain a prediction: how much flow reaches each word.
 
-    Prints the sentence with its words shaded, their scores, the share of the maximum flow that
-    was reached, and what is proved about the answer.
+    Classifiers explain the class, language models the token that comes next; with --generate or
+    --continuation every token that they generate, as a matrix. Prints the sentence with its words
+    shaded, their scores, the share of the maximum flow that was reached, and what is proved about
+    the answer.
 
     Exit code 0: all explained. 1: some lines of a file failed. 2: the input cannot be used.
     """
-    chosen = options.objective_of(objective, mu=mu, gap=gap, rho=rho, tau=tau)
-    top, variants = options.sources_of(sources), options.capacity_variants(residual)
+    settings = {
+        "tensor": tensor,
+        "objective": options.objective_of(objective, mu=mu, gap=gap, rho=rho, tau=tau),
+        "solver": solver,
+        "sources": options.sources_of(sources),
+        "capacities": options.capacity_variants(residual),
+        "contrast": options.target_of(contrast),
+        "unroll": not no_unroll,
+        "stages": options.stages_of(stages, residual),
+        "normalise": normalise,
+    }
+    check_method(method, option, context)
     options.check_tensor_and_solver(tensor, solver)
+    _check_generation(generate, continuation, target)
     lines = from_arguments(text) if file is None else from_file(file, text)
-    if html is not None:
-        _check_writable(html)
-    if output is not None:
-        _check_writable(output)
-
-    with swift_start():
-        from flowopt.explainer import Explainer
-        from flowopt.trace.batch import class_index
-
-        explainer = Explainer.from_pretrained(
-            model, tensor=tensor, objective=chosen, solver=solver, sources=top, capacities=variants
-        )
-    wanted = class_index(explainer.model, options.target_of(target))
+    shown = Output(json_, html, output, progress=not no_progress)
+    shown.check()
+    if method is not None:
+        ask: Method = named_method(model, method, option, target)
+    else:
+        explainer = _loaded(model, settings)
+        ask = _method(explainer, options.target_of(target), generate, continuation)
     total = len(lines) if isinstance(lines, list) else None
-    chunk = _CHUNK if total is not None else 1  # standard input: answer each line as it comes
-    bar = total is not None and total > 1 and not no_progress and sys.stderr.isatty()
-    kept: list[Attribution] | None = None if html is None else []
-    with ExitStack() as stack:
-        emit = _emitter(stack, json_, output, bar)
-        advance = _progress(stack, total if bar else None)
-        failed = _emit_all(answers(explainer, lines, wanted, chunk), emit, advance, kept)
-    if html is not None and kept:
-        _write_page(html, kept)
-    if output is not None:
-        say("note", f"wrote {output}")
+    # standard input: answer each line as it comes
+    failed = shown.emit_all(answers(ask, lines, _CHUNK if total is not None else 1), total)
     if failed:
         say("error", f"lines that failed: {failed}; the others are explained")
         raise typer.Exit(FAILED)
 
 
-def _emit_all(
-    found: Iterator[tuple[Line, Attribution | FlowoptError]],
-    emit: Callable[[Line, Attribution], None],
-    advance: Callable[[], object],
-    kept: list[Attribution] | None,
-) -> int:
-    """Pass answers on as they come, report lines that fail, and return their number."""
-    failed = 0
-    for line, answer in found:
-        advance()
-        if isinstance(answer, FlowoptError):
-            if line.number is None:
-                raise answer
-            failed += 1
-            say("error", f"line {line.number}: {answer}")
-            continue
-        emit(line, answer)
-        if kept is not None:
-            kept.append(answer)
-    return failed
+def _loaded(model: str | Path | None, settings: dict[str, Any]) -> Explainer:
+    with swift_start():
+        from flowopt.explainer import Explainer
+
+        with silent_loading():
+            return Explainer.from_pretrained(model, **settings)
 
 
-def answers(
-    explainer: Explainer, lines: Sequence[Line] | Iterator[Line], target: int | None, size: int
-) -> Iterator[tuple[Line, Attribution | FlowoptError]]:
-    """Explain lines in order, several at a time; a line that fails does not lose its neighbours.
-
-    Parameters
-    ----------
-    size : int
-        Lines explained together, which spares forward passes.
-
-    Yields
-    ------
-    Line, and its Attribution or what went wrong
-    """
-    for chunk in _chunks(lines, size):
-        try:
-            found = _together(explainer, [line.text for line in chunk], target)
-        except FlowoptError as error:
-            if len(chunk) == 1:
-                yield chunk[0], error
-            else:
-                yield from answers(explainer, chunk, target, 1)
-        else:
-            yield from zip(chunk, found, strict=True)
+def _check_generation(generate: int | None, continuation: str | None, target: str | None) -> None:
+    if generate is not None and continuation is not None:
+        raise InputError("give either --generate or --continuation, not both")
+    if generate is not None and generate < 1:
+        raise InputError(f"--generate must be a positive number of tokens, not {generate}")
+    if continuation == "":
+        raise InputError("the continuation is empty; give its text, with its first blank")
+    if target is not None and (generate is not None or continuation is not None):
+        raise InputError(
+            "--target goes with one prediction; every token of a generation is its own target"
+        )
 
 
-def _together(explainer: Explainer, texts: list[str], target: int | None) -> list[Attribution]:
+def _method(
+    explainer: Explainer, target: Target, generate: int | None, continuation: str | None
+) -> Method:
+    """From texts to answers, in the way that the options ask for."""
+    if generate is None and continuation is None:
+        return partial(_predictions, explainer, explainer.target_index(target))
+    explainer.check_generates()
+    most = {} if generate is None else {"max_new_tokens": generate}
+    return partial(_generations, explainer, continuation, most)
+
+
+def _predictions(explainer: Explainer, target: Target, texts: list[str]) -> list[Attribution]:
     # One text alone is no list: then messages do not number it.
     return [explainer(texts[0], target)] if len(texts) == 1 else explainer(texts, target)
 
 
-def _chunks(lines: Sequence[Line] | Iterator[Line], size: int) -> Iterator[list[Line]]:
-    chunk: list[Line] = []
-    for line in lines:
-        chunk.append(line)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a bad path before the work, not after it."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {path}: give a file in a folder that exists")
-
-
-def _progress(stack: ExitStack, total: int | None) -> Callable[[], object]:
-    from flowopt.progress import progress_bar
-
-    return stack.enter_context(progress_bar(total or 0, total is not None))
-
-
-def _emitter(
-    stack: ExitStack, as_json: bool, output: Path | None, bar: bool
-) -> Callable[[Line, Attribution], None]:
-    """Return the function that prints or writes one answer."""
-    if output is not None or as_json:
-        stream = sys.stdout
-        if output is not None:
-            stream = stack.enter_context(output.open("w", encoding="utf-8"))
-
-        def write(line: Line, answer: Attribution) -> None:
-            with _bar_hidden(bar and output is None):
-                stream.write(json_line(answer, line.number) + "\n")
-                stream.flush()
-
-        return write
-    console, first = stdout_console(), [True]
-
-    def show(line: Line, answer: Attribution) -> None:
-        with _bar_hidden(bar):
-            if not first[0]:
-                console.print()
-            console.print(answer)
-            first[0] = False
-
-    return show
-
-
-def json_line(answer: Attribution, number: int | None = None) -> str:
-    """The stored form of an attribution in one line, with its line number in a file."""
-    values = json.loads(answer.to_json())
-    return json.dumps(values if number is None else {"line": number, **values})
-
-
-def _bar_hidden(bar: bool) -> Any:
-    """Take the progress bar off the terminal while something else is printed."""
-    if not bar:
-        return ExitStack()
-    from tqdm import tqdm
-
-    return tqdm.external_write_mode()
-
-
-def _write_page(path: Path, kept: list[Attribution]) -> None:
-    from flowopt.viz.html import to_html
-
-    path.write_text(to_html(kept), encoding="utf-8")
-    say("note", f"wrote {path}")
+def _generations(
+    explainer: Explainer, continuation: str | None, most: dict[str, Any], texts: Sequence[str]
+) -> list[AttributionMatrix]:
+    return [explainer.explain_generation(text, continuation, **most) for text in texts]

@@ -1,11 +1,13 @@
-"""``flowopt solvers`` and ``flowopt tensors``: what there is."""
+"""``flowopt solvers``, ``flowopt tensors`` and ``flowopt models``: what there is."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from flowopt.cli import options
 from flowopt.cli.shell import stdout_console
@@ -21,6 +23,14 @@ _NOTES = {
     "fair": "flowopt's own",
     "dinic": "flowopt's own",
     "torch": "flowopt's own",
+}
+
+_HEADS = {
+    "SequenceClassification": "class",
+    "ImageClassification": "class",
+    "MaskedLM": "masked token",
+    "CausalLM": "next token",
+    "Seq2SeqLM": "next token",
 }
 
 
@@ -65,15 +75,65 @@ def tensors(json_: options.Json = False, debug: options.Debug = False) -> None:
     found = []
     for name in available_tensors():
         spec = tensor_spec(name)
-        summary = (spec.function.__doc__ or "").strip().partition("\n")[0]
-        found.append({"name": name, "gradient": spec.needs_gradient, "summary": summary})
+        found.append(
+            {
+                "name": name,
+                "gradient": spec.needs_gradient,
+                "signed": spec.signed,
+                "summary": spec.summary,
+                "reference": spec.reference,
+            }
+        )
     if json_:
         sys.stdout.write(json.dumps(found) + "\n")
         return
     _print_table(
-        ("tensor", "gradients", "capacities"),
+        ("tensor", "gradients", "capacities", "source"),
         [
-            (str(each["name"]), "yes" if each["gradient"] else "no", str(each["summary"]))
+            (
+                str(each["name"]),
+                "yes" if each["gradient"] else "no",
+                str(each["summary"]),
+                str(each["reference"]),
+            )
+            for each in found
+        ],
+    )
+
+
+def models(
+    json_: options.Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table in Markdown.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the families of models: what can be explained, and with what.
+
+    Models of other types are read as well where their config and class say what they are;
+    others can be declared with flowopt.trace.register_family.
+    """
+    from flowopt.trace.features import features, markdown_table
+
+    found = features()
+    if json_:
+        sys.stdout.write(json.dumps([asdict(each) for each in found]) + "\n")
+        return
+    if markdown:
+        sys.stdout.write(markdown_table(found) + "\n")
+        return
+    answers = {True: "yes", False: "no"}
+    _print_table(
+        ("family", "kind", "explains", "value norms", "conductance", "generated text"),
+        [
+            (
+                each.model_type,
+                each.kind,
+                ", ".join(_HEADS[head] for head in each.heads),
+                answers[each.values],
+                answers[each.conductance],
+                answers[each.generation],
+            )
             for each in found
         ],
     )

@@ -19,10 +19,12 @@ __all__ = [
     "check_tensor_and_solver",
     "objective_of",
     "sources_of",
+    "stages_of",
     "target_of",
 ]
 
 _HOW = "What is computed"
+
 
 Model = Annotated[
     str | None,
@@ -80,8 +82,9 @@ Tau = Annotated[
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="LABEL|INDEX",
-        help="The class to explain. [dim]Default: the predicted one.[/dim]",
+        metavar="LABEL|TOKEN|INDEX",
+        help="The class to explain, or the token that comes next; a number is an index. "
+        "[dim]Default: the predicted one.[/dim]",
         show_default=False,
         rich_help_panel=_HOW,
     ),
@@ -91,8 +94,8 @@ SourcesText = Annotated[
     typer.Option(
         "--sources",
         metavar="all|cls|0,3",
-        help="Top nodes that feed the flow: all, the position the classifier reads, or "
-        "positions. [dim]Default: all; with --residual: cls.[/dim]",
+        help="Top nodes that feed the flow: all, the position that is read, or positions. "
+        "[dim]Default: all; with --residual and for language models: cls.[/dim]",
         show_default=False,
         rich_help_panel=_HOW,
     ),
@@ -177,13 +180,31 @@ def sources_of(text: str | None) -> str | list[int] | None:
 
 
 def target_of(text: str | None) -> int | str | None:
-    """Read a class: an index where it looks like one, otherwise a label."""
+    """Read a class or token: an index where it looks like one, otherwise a label or text."""
     if text is None:
         return None
     try:
         return int(text)
     except ValueError:
         return text
+
+
+def stages_of(name: str, residual: float | None) -> str:
+    """Check the stages before a model is loaded.
+
+    Raises
+    ------
+    InputError
+    """
+    from flowopt.explainer.networks import STAGES
+
+    if name not in STAGES:
+        raise InputError(f"--stages must be one of {', '.join(STAGES)}; not {name!r}")
+    if name == "sequential" and residual is None:
+        raise InputError(
+            "--stages sequential needs a residual edge past the cross-attention; add --residual 0.5"
+        )
+    return name
 
 
 def capacity_variants(residual: float | None) -> tuple[CapacityVariant, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "leave",
     "paragraphs",
     "say",
+    "silent_loading",
     "stdout_console",
     "swift_start",
 ]
@@ -113,6 +114,20 @@ def swift_start() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def silent_loading() -> Iterator[None]:
+    """Load models without the progress bars of transformers, which it draws on any stream."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

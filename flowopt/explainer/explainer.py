@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self, overload
 
-import numpy as np
-
-from flowopt.attribution import Attribution, CertificateSummary
-from flowopt.capacities import CapacityVariant, adds_residual, compose
-from flowopt.errors import InputError
+from flowopt.attribution import Attribution, AttributionMatrix
+from flowopt.capacities import CapacityVariant, compose
+from flowopt.errors import InputError, UnsupportedError
+from flowopt.explainer import generation, images
+from flowopt.explainer.flow import FlowSettings, flow_attribution
 from flowopt.explainer.loading import load_model, move_model
-from flowopt.explainer.sources import Sources, check_sources, top_nodes
-from flowopt.network import FlowNetwork
+from flowopt.explainer.networks import Wiring
+from flowopt.explainer.passes import explain_batch, explain_encoded, explain_images
+from flowopt.explainer.receptive_field import check_normalisation
+from flowopt.explainer.sources import Sources, check_sources
 from flowopt.objectives import LogBarrier, Objective
-from flowopt.progress import progress_bar
-from flowopt.solvers import Solver, get_solver, solve
-from flowopt.tensors import TensorFunction, capacities_of, tensor_spec
-from flowopt.trace import batch_of_inputs, collate, encode_texts, family_of, trace_batch
-from flowopt.trace.batch import class_indices, similar_lengths
-from flowopt.trace.text import named_example
+from flowopt.solvers import Solver, get_solver
+from flowopt.tensors import Specified, TensorFunction, TensorSpec, tensor_spec
+from flowopt.trace import batch_of_inputs, encode_texts, family_of
+from flowopt.trace.goals import emits_tokens, goals_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,21 +28,24 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from flowopt.trace import Batch, Encoded, Target, Trace
+    from flowopt.trace import Target, Trace
 
 __all__ = ["Explainer"]
 
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """Explain a classifier's predictions by network flow.
+    """Explain a model's predictions by network flow.
+
+    Classifiers of texts and images, decoders and encoder-decoders; see
+    `flowopt.trace.known_families`.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A transformers classifier of a supported family; it is left as it was found.
-    tokenizer : PreTrainedTokenizerBase, optional
-        Needed to explain texts; `explain_inputs` works without.
+        A transformers model with its head; it is left as it was found.
+    tokenizer : PreTrainedTokenizerBase or image processor, optional
+        Needed to explain texts, or images of any size; `explain_inputs` works without.
     tensor : str or callable
         "af", "gf", "agf", another registered name, or a function ``Trace -> (L, t, t)``.
     objective : Objective, optional
@@ -57,6 +59,21 @@ class Explainer:
         that the prediction does not depend on (method.md, section 4).
     capacities : variant or sequence of variants
         Applied to the tensor, first to last; see `flowopt.capacities`.
+    unroll : bool
+        For generated text: whether flow through a generated token goes on to the position that
+        emitted it, so that all of it ends in the prompt or the source (True), or generated tokens
+        get scores of their own, `Attribution.prefix_scores` (False).
+    stages : "parallel" or "sequential"
+        For encoder-decoders: whether a decoder layer's self- and cross-attention leave one node,
+        or two joined by a residual edge, which needs `Residual` among `capacities`.
+    contrast : int, str or None
+        Class or token whose logit is subtracted from the explained one; "runner-up" is the best
+        besides it.
+    normalise : str
+        For decoders, against the advantage of early tokens: "none", "inverse_receptive_field"
+        or "uniform_reference"; see `flowopt.explainer.receptive_field`.
+    output_tokenizer : PreTrainedTokenizerBase, optional
+        Of an encoder-decoder whose output has a vocabulary of its own.
     device : str or torch.device, optional
         Where the model runs; it is moved there. None leaves it where it is.
     batch_size : int
@@ -76,13 +93,18 @@ class Explainer:
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: Any = None
     _: KW_ONLY
-    tensor: str | TensorFunction = "agf"
+    tensor: str | TensorFunction | TensorSpec | Specified = "agf"
     objective: Objective | None = None
     solver: str | Solver | None = None
     sources: Sources = None
     capacities: CapacityVariant | Sequence[CapacityVariant] = ()
+    unroll: bool = True
+    stages: str = "parallel"
+    contrast: Target = None
+    normalise: str = "none"
+    output_tokenizer: PreTrainedTokenizerBase | None = None
     device: str | torch.device | None = None
     batch_size: int = 16
 
@@ -105,12 +127,15 @@ class Explainer:
             get_solver(self.solver)
         object.__setattr__(self, "objective", objective)
         object.__setattr__(self, "capacities", variants.variants)
+        check_normalisation(self.normalise, family_of(self.model).kind)
+        goals_of(self.model, None, (), self.names, self.contrast)
+        Wiring(self.sources, variants.variants, self.unroll, self.stages)
         if self.device is not None:
             move_model(self.model, self.device)
 
     @classmethod
     def from_pretrained(cls, name: str | PathLike[str] | None = None, **options: Any) -> Self:
-        """Load a model with its tokenizer, and make an explainer of them.
+        """Load a model with its tokenizer or image processor, and make an explainer of them.
 
         Parameters
         ----------
@@ -148,11 +173,15 @@ class Explainer:
     ) -> Attribution | list[Attribution]:
         """Explain a text, or several.
 
+        Language models explain the token that they predict next, encoder-decoders the first of
+        their output; see `explain_generation` for all of them.
+
         Parameters
         ----------
         text : str or iterable of str
         target : int, str, None, or one of these per text
-            The class to explain, by index or label; None for the predicted one.
+            The class to explain, by index or label, or the token, by id or text; None for the
+            predicted one.
         progress : bool
             Whether to show a progress bar on standard error.
 
@@ -167,37 +196,179 @@ class Explainer:
         SolverError
             If a flow problem could not be solved; the message says for which text.
         """
+        self._check_reads_text()
+        texts = _as_list(text)
+        targets = self._targets(target, len(texts))
+        encoded = encode_texts(self.model, self.tokenizer, texts)
+        alone = isinstance(text, str)
+        ordered = explain_encoded(self, encoded, targets, alone=alone, progress=progress)
+        return ordered[0] if alone else ordered
+
+    def explain_generation(
+        self,
+        text: str,
+        continuation: str | Sequence[int] | None = None,
+        max_new_tokens: int = 20,
+        progress: bool = False,
+        **generate_options: Any,
+    ) -> AttributionMatrix:
+        """Explain every token that a language model generates after a text.
+
+        Each token is explained as the model emitted it: after the text and the tokens before it.
+
+        Parameters
+        ----------
+        text : str
+            The prompt of a decoder, the source of an encoder-decoder.
+        continuation : str or sequence of int, optional
+            What to explain instead of what the model generates: text that follows directly, with
+            its first blank; token ids.
+        max_new_tokens : int
+            Most tokens to generate; fewer where the model ends the sequence.
+        progress : bool
+            Whether to show a progress bar on standard error.
+        **generate_options
+            Of the model's ``generate``, which is greedy without them, such as ``num_beams=4`` or
+            ``forced_bos_token_id``.
+
+        Returns
+        -------
+        AttributionMatrix
+            A row for each generated token, a column for each token of `text`.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model generates no text.
+        InputError
+            If the text, the continuation or an option cannot be used.
+        SolverError
+            If a flow problem could not be solved; the message says for which token.
+        """
+        self.check_generates()
+        self._check_reads_text()
+        if not isinstance(text, str):
+            raise InputError(f"explain_generation takes one text, a str, not {type(text).__name__}")
+        (encoded,) = encode_texts(self.model, self.tokenizer, [text])
+        if continuation is None:
+            encoded, tokens = generation.generated(
+                self.model, encoded, max_new_tokens, generate_options
+            )
+        elif generate_options:
+            raise InputError(
+                f"{', '.join(generate_options)}: options of generate go without a continuation"
+            )
+        else:
+            tokens = generation.continued(self.model, self.names, encoded, continuation)
+        names = self.names.convert_ids_to_tokens(tokens)
+        labels = [f"generated token {place} ({name!r})" for place, name in enumerate(names)]
+        rows = explain_encoded(
+            self, generation.steps(encoded, tokens), tokens, progress=progress, labels=labels
+        )
+        return AttributionMatrix(tuple(rows), generation.decoded(self.names, tokens))
+
+    @overload
+    def explain_image(
+        self, image: list[Any], target: Target | Sequence[Target] = None, progress: bool = False
+    ) -> list[Attribution]: ...
+
+    @overload
+    def explain_image(
+        self, image: Any, target: Target = None, progress: bool = False
+    ) -> Attribution: ...
+
+    def explain_image(
+        self, image: Any, target: Target | Sequence[Target] = None, progress: bool = False
+    ) -> Attribution | list[Attribution]:
+        """Explain an image, or several: a score for every patch.
+
+        Parameters
+        ----------
+        image : PIL image, or array (h, w, 3) of integers 0 to 255 or floats 0 to 1; or a list
+            Without an image processor arrays (3, h, w) of floats, as the model reads them.
+        target : int, str, None, or one of these per image
+        progress : bool
+            Whether to show a progress bar on standard error.
+
+        Returns
+        -------
+        Attribution, or a list of them for a list
+            With `Attribution.grid`, and in `Attribution.image` what the model saw.
+
+        Raises
+        ------
+        InputError, UnsupportedError, SolverError
+        MissingDependencyError
+            If the processor needs a package that is not installed.
+        """
+        images.check_reads_images(self.model)
+        pictures, alone = images.as_list(image)
+        targets = self._targets(target, len(pictures))
+        found = explain_images(self, pictures, targets, alone=alone, progress=progress)
+        return found[0] if alone else found
+
+    def check_generates(self) -> None:
+        """Refuse models that generate no text.
+
+        Raises
+        ------
+        UnsupportedError
+        """
+        generation.check_generates(self.model)
+
+    def target_index(self, target: Target) -> int | None:
+        """Index of a class or token, given by index, label or text; None stays None.
+
+        Raises
+        ------
+        InputError
+            If the model has no such class or token.
+        """
+        (goal,) = goals_of(self.model, target, (None,), self.names)
+        return goal.target
+
+    def _check_reads_text(self) -> None:
+        if images.reads_images(self.model):
+            raise UnsupportedError(
+                f"{type(self.model).__name__} reads images, not text: call explain_image(image)"
+            )
         if self.tokenizer is None:
             raise InputError(
                 "this explainer has no tokenizer: give Explainer(model, tokenizer), or explain "
                 "token ids with explain_inputs(input_ids=...)"
             )
-        texts = _as_list(text)
-        classes = class_indices(self.model, target, len(texts))
-        encoded = encode_texts(self.model, self.tokenizer, texts)
-        found: dict[int, Attribution] = {}
-        with progress_bar(len(texts), progress) as advance:
-            for group in similar_lengths([len(each) for each in encoded], self.batch_size):
-                batch = self._collate(encoded, classes, group)
-                done = self._explain(batch, group, alone=isinstance(text, str))
-                for index, attribution in zip(group, done, strict=True):
-                    found[index] = attribution
-                    advance()
-        ordered = [found[index] for index in range(len(texts))]
-        return ordered[0] if isinstance(text, str) else ordered
+
+    @property
+    def names(self) -> Any:
+        """The tokenizer that names predicted tokens."""
+        return self.tokenizer if self.output_tokenizer is None else self.output_tokenizer
+
+    def _targets(self, target: Target | Sequence[Target], count: int) -> list[Target]:
+        """One target per text; refused early if the model has no such class or token."""
+        goals = goals_of(self.model, target, (None,) * count, self.names, self.contrast)
+        return [goal.target for goal in goals]
 
     def explain_inputs(
-        self, target: Target | Sequence[Target] = None, **model_inputs: Any
+        self,
+        target: Target | Sequence[Target] = None,
+        *,
+        prompt_length: int | Sequence[int] | None = None,
+        **model_inputs: Any,
     ) -> Attribution | list[Attribution]:
         """Explain inputs that are tensors already, in one forward pass.
+
+        Language models explain the token that follows the last one given.
 
         Parameters
         ----------
         target : int, str, None, or one of these per example
+        prompt_length : int, or one per example, optional
+            Of a decoder's tokens, how many were given rather than generated. None: all of them;
+            of an encoder-decoder's those that it starts with.
         **model_inputs : arrays or tensors
-            ``input_ids`` (b, t) or ``inputs_embeds`` (b, t, d), with ``attention_mask`` (b, t)
-            and the like. Without a tokenizer, and for embeddings, tokens are the positions "0",
-            "1", ...
+            ``input_ids`` (b, t), ``inputs_embeds`` (b, t, d) or ``pixel_values`` (b, c, h, w),
+            with ``attention_mask`` (b, t), ``decoder_input_ids`` (b, n) and the like. Without a
+            tokenizer, and for embeddings, tokens are the positions "0", "1", ...
 
         Returns
         -------
@@ -207,9 +378,18 @@ class Explainer:
         ------
         InputError, UnsupportedError, SolverError
         """
-        batch = batch_of_inputs(self.model, model_inputs, target, self.tokenizer)
+        batch = batch_of_inputs(
+            self.model,
+            model_inputs,
+            target,
+            self.tokenizer,
+            output_tokenizer=self.names,
+            prompt_length=prompt_length,
+            unroll=self.unroll,
+            contrast=self.contrast,
+        )
         count = len(batch.infos)
-        found = list(self._explain(batch, range(count), alone=count == 1))
+        found = list(explain_batch(self, batch, range(count), alone=count == 1))
         return found[0] if len(found) == 1 else found
 
     def explain_trace(self, trace: Trace, seconds: float | None = None) -> Attribution:
@@ -222,70 +402,23 @@ class Explainer:
         seconds : float, optional
             What it took to make the trace; goes into the settings.
         """
-        assert self.objective is not None  # set by __post_init__
-        if trace.prediction is None or trace.target is None:
-            raise InputError("the trace needs prediction and target; make it with trace_batch")
-        variants = compose(*self._variants)
-        start = time.perf_counter()
-        capacities = variants(capacities_of(trace, self.tensor))
-        middle = time.perf_counter()
-        sources = top_nodes(
-            self.sources, len(trace.tokens), trace.readout, adds_residual(self._variants)
-        )
-        network = FlowNetwork.layered(capacities, sources=sources)
-        solution = solve(network, self.objective, solver=self.solver)
-        limit = solution.max_flow
-        end = time.perf_counter()
-        return Attribution(
-            text=trace.text,
-            tokens=trace.tokens,
-            scores=solution.attributions,
-            special=np.array(trace.special),
-            word_ids=trace.word_ids,
-            offsets=trace.offsets,
-            prediction=trace.prediction,
-            target=trace.target,
-            value=float(solution.value),
-            max_flow=None if limit is None else float(limit),
-            status=str(solution.status),
-            certificate=CertificateSummary.of(solution),
-            settings={
-                "model": str(getattr(self.model, "name_or_path", "") or type(self.model).__name__),
-                "tensor": tensor_spec(self.tensor).name,
-                "objective": repr(self.objective),
-                "solver": str(solution.solver),
-                "capacities": [_name(variant) for variant in self._variants],
-                "sources": sources,
-                "seconds": {"trace": seconds, "tensor": middle - start, "solve": end - middle},
-            },
-            solutions=(solution,),
-        )
+        return flow_attribution(trace, self.settings, seconds)
 
     @property
-    def _variants(self) -> tuple[CapacityVariant, ...]:
-        assert isinstance(self.capacities, tuple)  # set by __post_init__
-        return self.capacities
-
-    def _collate(
-        self, encoded: Sequence[Encoded], classes: Sequence[int | None], group: Sequence[int]
-    ) -> Batch:
-        assert self.tokenizer is not None
-        return collate([encoded[i] for i in group], [classes[i] for i in group], self.tokenizer)
-
-    def _explain(self, batch: Batch, indices: Sequence[int], alone: bool) -> Iterator[Attribution]:
-        """Explain a batch; each example's trace is dropped before the next one is made."""
-        traces = trace_batch(self.model, batch, tensor_spec(self.tensor).needs_gradient)
-        shared = 0.0
-        for place, (index, info) in enumerate(zip(indices, batch.infos, strict=True)):
-            with named_example(index, info.text, alone):
-                start = time.perf_counter()
-                trace = next(traces)
-                seconds = time.perf_counter() - start
-                if place == 0:
-                    # The first trace of a batch includes the forward and backward pass of all.
-                    shared = seconds / len(indices)
-                attribution = self.explain_trace(trace, shared + (seconds if place else 0.0))
-            yield attribution
+    def settings(self) -> FlowSettings:
+        """What turns a trace into an attribution."""
+        assert self.objective is not None  # set by __post_init__, as the variants
+        assert isinstance(self.capacities, tuple)
+        wiring = Wiring(self.sources, self.capacities, self.unroll, self.stages)
+        return FlowSettings(
+            tensor_spec(self.tensor),
+            wiring,
+            self.objective,
+            self.solver,
+            self.normalise,
+            model=str(getattr(self.model, "name_or_path", "") or type(self.model).__name__),
+            output="token" if emits_tokens(self.model) else "class",
+        )
 
 
 def _as_list(text: str | Iterable[str]) -> list[str]:
@@ -294,7 +427,3 @@ def _as_list(text: str | Iterable[str]) -> list[str]:
     if isinstance(text, (bytes, Mapping)) or not isinstance(text, Iterable):
         raise InputError(f"give a str, or a list of them, not {type(text).__name__}")
     return list(text)
-
-
-def _name(variant: CapacityVariant) -> str:
-    return str(getattr(variant, "__name__", None) or repr(variant))

@@ -1,25 +1,27 @@
-"""Load a classifier and its tokenizer: the bundled one, a folder, or a hub name."""
+"""Load a model and its tokenizer or image processor: bundled, from a folder, or a hub name."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowopt.errors import InputError, UnsupportedError
-from flowopt.trace.families import Family, family_of_type
+from flowopt.trace.families import guess_family
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["load_model", "move_model"]
 
 
 def load_model(
     name: str | os.PathLike[str] | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model in float32, in evaluation mode, with its tokenizer.
+) -> tuple[PreTrainedModel, Any]:
+    """Load a model in float32, in evaluation mode, with its tokenizer or image processor.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def _looks_like_path(name: str | os.PathLike[str], place: str) -> bool:
     return not isinstance(name, str) or place.startswith(starts) or place.count("/") > 1
 
 
-def _load(place: str, name: str, local: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(place: str, name: str, local: bool) -> tuple[PreTrainedModel, Any]:
     import torch
     import transformers
 
@@ -73,11 +75,12 @@ def _load(place: str, name: str, local: bool) -> tuple[PreTrainedModel, PreTrain
             raise InputError(_advice(name, what, error)) from None
 
     config = attempt("configuration", transformers.AutoConfig.from_pretrained)
-    family: Family = family_of_type(str(getattr(config, "model_type", None)))
-    tokenizer = attempt("tokenizer", transformers.AutoTokenizer.from_pretrained)
+    architecture = next(iter(getattr(config, "architectures", None) or ()), "")
+    guess_family(config, architecture)  # before the weights, which may be large
+    reader = attempt(*_reader_of(architecture))
     model, info = attempt(
         "weights",
-        getattr(transformers, family.auto_class).from_pretrained,
+        getattr(transformers, _auto_class(architecture)).from_pretrained,
         dtype=torch.float32,
         output_loading_info=True,
     )
@@ -87,7 +90,39 @@ def _load(place: str, name: str, local: bool) -> tuple[PreTrainedModel, PreTrain
             f"{name!r} has no weights for {', '.join(missing[:3])}: it is no trained classifier, "
             "and random weights explain nothing. Give a model fine-tuned for classification"
         )
-    return model.eval(), tokenizer
+    return model.eval(), reader
+
+
+_AUTO_CLASSES = {
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MTModel": "AutoModelForSeq2SeqLM",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForImageClassificationWithTeacher": "AutoModelForImageClassification",
+}
+
+
+def _auto_class(architecture: str) -> str:
+    """The transformers class that loads a model with the head it was saved with."""
+    for ending, name in _AUTO_CLASSES.items():
+        if architecture.endswith(ending):
+            return name
+    return "AutoModelForSequenceClassification"
+
+
+def _reader_of(architecture: str) -> tuple[str, Any]:
+    """What turns texts, or images, into a model's inputs: its name, and how it is loaded."""
+    import transformers
+
+    if "ForImageClassification" not in architecture:
+        return "tokenizer", transformers.AutoTokenizer.from_pretrained
+    # Without torchvision the default backend is not there, and transformers would log so.
+    fast = importlib.util.find_spec("torchvision") is not None
+    backend = "torchvision" if fast else "pil"
+    load = functools.partial(transformers.AutoImageProcessor.from_pretrained, backend=backend)
+    return "image processor", load
 
 
 def _advice(name: str, what: str, error: Exception) -> str:

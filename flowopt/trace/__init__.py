@@ -1,18 +1,24 @@
-"""From transformers models to traces; one adapter per kind of architecture."""
+"""From transformers models to traces: one forward and one backward pass, any architecture."""
 
 from __future__ import annotations
 
-from flowopt.trace.adapters import trace_batch
-from flowopt.trace.batch import Batch, Target, batch_of_inputs
+from flowopt.trace.batch import Batch, batch_of_inputs
 from flowopt.trace.families import Family, family_of, known_families, register_family
-from flowopt.trace.record import Prediction, TokenInfo, Trace
+from flowopt.trace.goals import Goal, Target
+from flowopt.trace.layer import AttentionLayer, Reduction
+from flowopt.trace.read import trace_batch
+from flowopt.trace.record import Heads, Prediction, TokenInfo, Trace
 from flowopt.trace.text import Encoded, collate, encode_texts
 
 __all__ = [
+    "AttentionLayer",
     "Batch",
     "Encoded",
     "Family",
+    "Goal",
+    "Heads",
     "Prediction",
+    "Reduction",
     "Target",
     "TokenInfo",
     "Trace",

@@ -1,14 +1,23 @@
-"""A batch of model inputs with what is known of its tokens, and the choice of the class."""
+"""A batch of model inputs, what is known of its tokens, and what is explained of each."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from flowopt.errors import InputError
+from flowopt.errors import InputError, UnsupportedError
+from flowopt.trace.families import Family, family_of
+from flowopt.trace.goals import Goal, Target, emits_tokens, goals_of
+from flowopt.trace.inputs import (
+    MAIN_AXES,
+    Kept,
+    as_tensors,
+    check_image_size,
+    describe_all,
+    kept_positions,
+)
+from flowopt.trace.prompts import decoder_prefix, given_tokens, prompt_lengths, summed
+from flowopt.trace.record import TokenInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,14 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-from flowopt.trace.record import TokenInfo
+__all__ = ["Batch", "batch_of_inputs", "similar_lengths"]
 
-__all__ = ["Batch", "Target", "batch_of_inputs", "class_index", "class_indices", "similar_lengths"]
-
-Target = int | str | None
-"""The class to explain: its index, its label, or None for the predicted one."""
-
-
+_MASKS = ("[MASK]", "<mask>")
 _POSITION_PAIRS = 2**19
 """Most (query, key) pairs in one forward pass, padding included: two texts of 512 tokens."""
 
@@ -41,46 +45,32 @@ class Batch:
         For each example the positions that are no padding, ascending.
     infos : tuple of TokenInfo
         For each example the tokens at these positions.
-    targets : tuple of (int or None)
-        For each example the class to explain; None = the predicted one.
+    goals : tuple of Goal
+        For each example what is explained.
+    tokenizer : optional
+        Names predicted tokens.
+    decoder_kept : tuple of tuple of int, optional
+        Like `kept`, for the decoder of an encoder-decoder.
+    prefixes : tuple of TokenInfo, optional
+        Like `infos`, for that decoder's input.
+    prompts : tuple of int, optional
+        For each example, how many of a decoder's tokens were given rather than generated.
+    echo : bool
+        Whether the decoder reads the source again, one position later (classifiers).
+    grid : (int, int), optional
+        Rows and columns of patches of an image.
     """
 
     inputs: Mapping[str, Tensor]
-    kept: tuple[tuple[int, ...], ...]
+    kept: Kept
     infos: tuple[TokenInfo, ...]
-    targets: tuple[int | None, ...]
-
-
-def class_index(model: PreTrainedModel, target: Target) -> int | None:
-    """Turn a class index or label into an index; None stays None.
-
-    Raises
-    ------
-    InputError
-        If the model has no such class; the message lists those it has.
-    """
-    if target is None:
-        return None
-    labels = {int(i): str(label) for i, label in (model.config.id2label or {}).items()}
-    count = int(getattr(model.config, "num_labels", len(labels)))
-    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-        if not 0 <= target < count:
-            raise InputError(
-                f"target {target} is out of range: the model has classes 0 to {count - 1} "
-                f"({', '.join(labels.values())})"
-            )
-        return int(target)
-    if not isinstance(target, str):
-        raise InputError(f"target must be a class index, a label or None, not {target!r}")
-    for same in (str.__str__, str.casefold):
-        found = [i for i, label in labels.items() if same(label) == same(target)]
-        if len(found) == 1:
-            return found[0]
-    close = difflib.get_close_matches(target, labels.values(), n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise InputError(
-        f"the model has no label {target!r}{hint}. Its labels: {', '.join(labels.values())}"
-    )
+    goals: tuple[Goal, ...]
+    tokenizer: Any = None
+    decoder_kept: Kept | None = None
+    prefixes: tuple[TokenInfo, ...] | None = None
+    prompts: tuple[int, ...] | None = None
+    echo: bool = False
+    grid: tuple[int, int] | None = None
 
 
 def similar_lengths(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -114,6 +104,11 @@ def batch_of_inputs(
     model_inputs: Mapping[str, ArrayLike],
     target: Target | Sequence[Target] = None,
     tokenizer: Any = None,
+    *,
+    output_tokenizer: Any = None,
+    prompt_length: int | Sequence[int] | None = None,
+    unroll: bool = True,
+    contrast: Target = None,
 ) -> Batch:
     """Make a batch of inputs that the user has prepared.
 
@@ -121,119 +116,161 @@ def batch_of_inputs(
     ----------
     model : PreTrainedModel
     model_inputs : mapping of str to array
-        ``input_ids`` (b, t) or ``inputs_embeds`` (b, t, d), and what else the model takes, such
-        as ``attention_mask`` (b, t); the axis b may be left out for one example.
+        ``input_ids`` (b, t), ``inputs_embeds`` (b, t, d) or ``pixel_values`` (b, c, h, w), and
+        what else the model takes, such as ``attention_mask`` (b, t) or ``decoder_input_ids``
+        (b, n; by default the start token); the axis b may be left out for one example.
     target : int, str, None, or one of these per example
     tokenizer : optional
         Names the tokens of ``input_ids``; without it tokens are positions "0", "1", ...
+    output_tokenizer : optional
+        Names the tokens of an encoder-decoder's output, where they have names of their own.
+    prompt_length : int, or one per example, optional
+        Of a decoder's tokens, how many were given; the others were generated. None: all of a
+        decoder's; of an encoder-decoder's those that it starts with.
+    unroll : bool
+        Whether the explained logits include those of the tokens generated before.
+    contrast : int, str or None
+        See `flowopt.trace.goals.goals_of`.
 
     Raises
     ------
     InputError
         If an argument is unknown to the model, or shapes or numbers cannot be right.
     """
-    inputs = _as_tensors(model, model_inputs)
-    main = inputs.get("input_ids", inputs.get("inputs_embeds"))
-    if main is None or ("input_ids" in inputs) == ("inputs_embeds" in inputs):
-        raise InputError("give either input_ids (b, t) or inputs_embeds (b, t, d), one of the two")
-    examples, length = int(main.shape[0]), int(main.shape[1])
-    kept = _kept_positions(inputs, examples, length)
-    ids = inputs["input_ids"].tolist() if "input_ids" in inputs else [None] * examples
-    infos = tuple(
-        _describe(positions, row, tokenizer) for positions, row in zip(kept, ids, strict=True)
-    )
-    return Batch(inputs, kept, infos, class_indices(model, target, examples))
-
-
-def class_indices(
-    model: PreTrainedModel, target: Target | Sequence[Target], count: int
-) -> tuple[int | None, ...]:
-    """One class index per example, from one target for all or a sequence of them."""
-    if target is None or isinstance(target, (int, str, np.integer)):
-        return (class_index(model, target),) * count
-    targets = tuple(target)
-    if len(targets) != count:
+    family = family_of(model)
+    inputs = as_tensors(model, model_inputs)
+    mains = [name for name in MAIN_AXES if name in inputs]
+    if len(mains) != 1:
         raise InputError(
-            f"{len(targets)} targets for {count} inputs; give one target, or one per input"
+            "give either input_ids (b, t) or inputs_embeds (b, t, d), one of the two; "
+            "pixel_values (b, channels, height, width) for images"
         )
-    return tuple(class_index(model, each) for each in targets)
+    if mains[0] == "pixel_values":
+        return _image_batch(model, family, inputs, target, contrast)
+    main = inputs[mains[0]]
+    examples, length = int(main.shape[0]), int(main.shape[1])
+    kept = kept_positions(inputs, "attention_mask", examples, length)
+    infos = describe_all(inputs.get("input_ids"), kept, tokenizer)
+    if family.kind == "encoder-decoder":
+        names = tokenizer if output_tokenizer is None else output_tokenizer
+        return _with_decoder(
+            model, inputs, kept, infos, target, names, unroll, contrast, prompt_length
+        )
+    positions = tuple(
+        _emitting(model, family, info, row) for info, row in zip(infos, kept, strict=True)
+    )
+    goals = goals_of(model, target, positions, tokenizer, contrast)
+    if family.kind == "decoder":
+        inputs = _seen_by_none(inputs, kept)
+    if prompt_length is None:
+        return Batch(inputs, kept, infos, goals, tokenizer)
+    if family.kind != "decoder" or not emits_tokens(model):
+        raise InputError("prompt_length goes with models that generate text")
+    prompts = prompt_lengths(prompt_length, kept)
+    if unroll and "input_ids" in inputs:
+        goals = summed(goals, inputs["input_ids"], kept, prompts)
+    return Batch(inputs, kept, infos, goals, tokenizer, prompts=prompts)
 
 
-def _as_tensors(model: PreTrainedModel, given: Mapping[str, ArrayLike]) -> dict[str, Tensor]:
-    import inspect
+def _seen_by_none(inputs: dict[str, Tensor], kept: Kept) -> dict[str, Tensor]:
+    """Without the mask of padding behind causal attention, which sees none of it anyway.
 
+    Masked, padding that is longer than a sliding window sees nothing, and gets no finite output.
+    """
+    mask = inputs.get("attention_mask")
+    if mask is None or any(row != tuple(range(len(row))) for row in kept):
+        return inputs
+    return {**inputs, "attention_mask": mask.new_ones(mask.shape)}
+
+
+def _with_decoder(
+    model: PreTrainedModel,
+    inputs: dict[str, Tensor],
+    kept: Kept,
+    infos: tuple[TokenInfo, ...],
+    target: Target | Sequence[Target],
+    tokenizer: Any,
+    unroll: bool,
+    contrast: Target,
+    prompt_length: int | Sequence[int] | None,
+) -> Batch:
+    """Batch of an encoder-decoder: its decoder's tokens are those given, or what it starts with."""
+    if not emits_tokens(model):
+        # a classifier: the decoder reads the source again, one position later
+        goals = goals_of(model, target, (None,) * len(kept), tokenizer, contrast)
+        shifted = tuple(_shifted(info) for info in infos)
+        return Batch(
+            inputs, kept, infos, goals, tokenizer, decoder_kept=kept, prefixes=shifted, echo=True
+        )
     import torch
 
-    accepted = inspect.signature(model.forward).parameters
-    tensors: dict[str, Tensor] = {}
-    for name, values in given.items():
-        if name not in accepted:
-            raise InputError(
-                f"{type(model).__name__} takes no input {name!r}; it takes "
-                f"{', '.join(n for n in accepted if n.endswith(('ids', 'mask', 'embeds')))}"
-            )
-        try:
-            tensor = torch.as_tensor(values)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{name} must be an array of numbers, one row per example") from None
-        tensors[name] = tensor
-    for name, dims in (("input_ids", 2), ("inputs_embeds", 3)):
-        if name in tensors and tensors[name].ndim == dims - 1:
-            tensors = {key: tensor.unsqueeze(0) for key, tensor in tensors.items()}
-        if name in tensors and (tensors[name].ndim != dims or 0 in tensors[name].shape):
-            raise InputError(
-                f"{name} must have {dims} axes (batch, positions{', width' * (dims - 2)}), none "
-                f"of them empty; its shape is {tuple(tensors[name].shape)}"
-            )
-    return tensors
-
-
-def _kept_positions(
-    inputs: dict[str, Tensor], examples: int, length: int
-) -> tuple[tuple[int, ...], ...]:
-    mask = inputs.get("attention_mask")
-    if mask is None:
-        return (tuple(range(length)),) * examples
-    if tuple(mask.shape) != (examples, length):
+    if "decoder_input_ids" not in inputs:
+        start = torch.tensor([decoder_prefix(model)] * len(kept))
+        inputs = {**inputs, "decoder_input_ids": start}
+    ids = inputs["decoder_input_ids"]
+    if ids.ndim != 2 or len(ids) != len(kept) or ids.shape[1] == 0:
         raise InputError(
-            f"attention_mask must have shape {(examples, length)} like the inputs, "
-            f"not {tuple(mask.shape)}"
+            f"decoder_input_ids must have shape ({len(kept)}, n), n >= 1; not {tuple(ids.shape)}"
         )
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise InputError("attention_mask must hold ones (tokens) and zeros (padding) only")
-    kept = tuple(tuple(int(i) for i in row.nonzero()[:, 0]) for row in mask)
-    for example, positions in enumerate(kept):
-        if not positions:
-            raise InputError(f"example {example} has no tokens: its attention_mask is all zeros")
-    return kept
+    own = kept_positions(inputs, "decoder_attention_mask", *ids.shape)
+    prefixes = describe_all(ids, own, tokenizer)
+    goals = goals_of(model, target, tuple(row[-1] for row in own), tokenizer, contrast)
+    if prompt_length is None:
+        prompt_length = [given_tokens(model, info.input_ids or ()) for info in prefixes]
+    prompts = prompt_lengths(prompt_length, own)
+    if unroll:
+        goals = summed(goals, ids, own, prompts)
+    return Batch(
+        inputs, kept, infos, goals, tokenizer, decoder_kept=own, prefixes=prefixes, prompts=prompts
+    )
 
 
-def _describe(positions: tuple[int, ...], row: list[int] | None, tokenizer: Any) -> TokenInfo:
-    if row is None:
-        return TokenInfo.positions(positions)
-    ids = [row[position] for position in positions]
-    if tokenizer is None:
-        return TokenInfo.positions(positions, ids)
-    special_ids = set(tokenizer.all_special_ids)
-    special = tuple(i in special_ids for i in ids)
-    # Without the text nobody knows which tokens were one word: each stands for itself.
-    words = tuple(None if skip else place for place, skip in enumerate(special))
-    tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids))
-    return TokenInfo(tokens, special, words, tuple(ids))
-
-
-def check_vocabulary(model: PreTrainedModel, input_ids: Tensor) -> None:
-    """Refuse token ids that the embedding does not have, which is a tokenizer of another model.
-
-    Raises
-    ------
-    InputError
-    """
-    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    if input_ids.is_floating_point():
-        raise InputError("input_ids must be integers")
-    if rows is not None and (int(input_ids.max()) >= rows or int(input_ids.min()) < 0):
+def _emitting(
+    model: PreTrainedModel, family: Family, info: TokenInfo, kept: Sequence[int]
+) -> int | None:
+    """Position whose output is explained; None for classifiers."""
+    if not emits_tokens(model):
+        return None
+    if family.kind == "decoder":
+        return kept[-1]
+    mask = getattr(model.config, "mask_token_id", None)
+    masks = [at for at, token in zip(kept, info.tokens, strict=True) if token in _MASKS]
+    if info.input_ids is not None and mask is not None:
+        masks = [at for at, i in zip(kept, info.input_ids, strict=True) if i == mask]
+    if len(masks) != 1:
         raise InputError(
-            f"input_ids run from {int(input_ids.min())} to {int(input_ids.max())}, but the model "
-            f"has {rows} embeddings: use the tokenizer that belongs to the model"
+            f"a masked language model explains the token behind one mask; there are {len(masks)}"
         )
+    return masks[0]
+
+
+def _shifted(info: TokenInfo) -> TokenInfo:
+    """Tokens of a decoder that reads the source again, one position later."""
+    return TokenInfo(
+        ("<start>", *info.tokens[:-1]), (True, *info.special[:-1]), (None, *info.word_ids[:-1])
+    )
+
+
+def _image_batch(
+    model: PreTrainedModel,
+    family: Family,
+    inputs: dict[str, Tensor],
+    target: Target | Sequence[Target],
+    contrast: Target,
+) -> Batch:
+    """Batch of images: one position per patch, after the family's own tokens."""
+    if family.patches is None:
+        raise UnsupportedError(
+            f"{type(model).__name__} takes pixel_values, but its family names no patches; "
+            "declare it with flowopt.trace.register_family(..., Family(patches=(...)))"
+        )
+    height, width = (int(n) for n in inputs["pixel_values"].shape[2:])
+    size = model.config.patch_size
+    high, wide = (size, size) if isinstance(size, int) else size
+    check_image_size(model, height, width)
+    grid = (height // high, width // wide)
+    info = TokenInfo.patches(family.patches, grid)
+    count = len(inputs["pixel_values"])
+    goals = goals_of(model, target, (None,) * count, None, contrast)
+    kept = (tuple(range(len(info.tokens))),) * count
+    return Batch(inputs, kept, (info,) * count, goals, grid=grid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,21 +10,21 @@ import numpy as np
 from flowopt.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Prediction", "TokenInfo", "Trace"]
+__all__ = ["Heads", "Prediction", "TokenInfo", "Trace"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of a classifier, and what the model says of it.
+    """One class of a classifier or token of a language model, and what the model says of it.
 
     Parameters
     ----------
     label : str
-        Name of the class, from ``model.config.id2label``.
+        Name of the class, from ``model.config.id2label``; the token as the tokenizer spells it.
     index : int
         Its position among the logits.
     probability : float
@@ -74,34 +74,110 @@ class TokenInfo:
         ids = None if input_ids is None else tuple(int(i) for i in input_ids)
         return cls(names, (False,) * len(names), tuple(range(len(names))), ids)
 
+    @classmethod
+    def patches(cls, names: Sequence[str], grid: tuple[int, int]) -> TokenInfo:
+        """Tokens of an image: special ones by name, then "row,column" of every patch."""
+        places = [f"{row},{column}" for row in range(grid[0]) for column in range(grid[1])]
+        special = (True,) * len(names) + (False,) * len(places)
+        words = (*[None] * len(names), *range(len(places)))
+        return cls((*names, *places), special, words)
+
+    def part(self, start: int, end: int) -> TokenInfo:
+        """Some of these tokens, in a row."""
+        if (start, end) == (0, len(self.tokens)):
+            return self
+        ids, offsets = self.input_ids, self.offsets
+        return TokenInfo(
+            self.tokens[start:end],
+            self.special[start:end],
+            self.word_ids[start:end],
+            None if ids is None else ids[start:end],
+            None if offsets is None else offsets[start:end],
+            self.text,
+        )
+
+    def followed_by(self, other: TokenInfo) -> TokenInfo:
+        """These tokens, and after them others that belong to no text."""
+        ids, offsets = None, None
+        if self.input_ids is not None and other.input_ids is not None:
+            ids = self.input_ids + other.input_ids
+        if self.offsets is not None and self.text is not None:
+            end = len(self.text)
+            offsets = self.offsets + ((end, end),) * len(other.tokens)
+        last = max((word for word in self.word_ids if word is not None), default=-1)
+        words = tuple(None if word is None else last + 1 + word for word in other.word_ids)
+        return TokenInfo(
+            self.tokens + other.tokens,
+            self.special + other.special,
+            self.word_ids + words,
+            ids,
+            offsets,
+            self.text,
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class Trace:
-    """Attention, gradients and tokens of one example (method.md, section 1).
+class Heads:
+    """Attention of one stage with all its heads, and the gradient by it.
 
     Parameters
     ----------
-    attention : ndarray (L, H, t, t)
+    attention : ndarray (L, H, q, k)
         Softmax attention, row = query, column = key, layer 0 next to the input.
-    gradient : ndarray (L, H, t, t) or None
-        Derivative of the explained logit by `attention`; None where no tensor needs it.
-    info : TokenInfo
-        The t tokens.
-    prediction, target : Prediction or None
-        The most likely class, and the class explained.
-    readout : int or None
-        The one position the head reads; None if it reads several.
+    gradient : ndarray (L, H, q, k) or None
+        Derivative of what is explained by `attention`; None where no tensor needs it.
     """
 
     attention: NDArray[np.float64]
-    gradient: NDArray[np.float64] | None
+    gradient: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What the passes over one example left: of every stage its heads, or a tensor made of them.
+
+    A stage is a stack of attention layers between the same two groups of tokens: "encoder",
+    "decoder" (causal) or "cross" (decoder to encoder).
+
+    Parameters
+    ----------
+    info : TokenInfo
+        The t tokens of the input: of the source where there is an encoder, else of the prompt
+        and what was generated after it.
+    heads : mapping of str to Heads
+        By stage; empty where a tensor was formed as the passes ran.
+    tensors : mapping of str to ndarray (L, q, k)
+        By stage; what an information tensor keeps of each layer.
+    prediction, target : Prediction or None
+        The most likely class or token, and the one explained.
+    readout : int or None
+        The one top position that is read; None if the head reads several.
+    prefix : TokenInfo or None
+        The decoder's input tokens, where there are an encoder and a decoder.
+    prompt : int or None
+        Of a decoder's tokens, how many were given; the others were generated. None: all of a
+        decoder's, the first of an encoder-decoder's.
+    echo : bool
+        Whether the prefix is the source again, one position later.
+    grid : (int, int) or None
+        Rows and columns of patches of an image.
+    """
+
     info: TokenInfo
+    heads: Mapping[str, Heads] = field(default_factory=dict)
+    tensors: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     prediction: Prediction | None = None
     target: Prediction | None = None
     readout: int | None = None
+    prefix: TokenInfo | None = None
+    prompt: int | None = None
+    echo: bool = False
+    grid: tuple[int, int] | None = None
 
     @classmethod
-    def from_arrays(cls, attention: ArrayLike, gradient: ArrayLike | None = None) -> Trace:
+    def from_arrays(
+        cls, attention: ArrayLike, gradient: ArrayLike | None = None, stage: str = "encoder"
+    ) -> Trace:
         """Build a trace from plain arrays (or torch tensors); tokens are positions.
 
         Raises
@@ -116,7 +192,37 @@ class Trace:
                 f"attention has shape {heads.shape} but gradient {slopes.shape}; "
                 "pass the gradient by this very attention"
             )
-        return cls(heads, slopes, TokenInfo.positions(range(heads.shape[-1])))
+        return cls(TokenInfo.positions(range(heads.shape[-1])), {stage: Heads(heads, slopes)})
+
+    def stage(self, name: str) -> Trace:
+        """The same trace with the heads of one stage only.
+
+        Raises
+        ------
+        InputError
+            If it has no heads of that stage.
+        """
+        if name not in self.heads:
+            known = ", ".join(self.heads) or "none, they were reduced as the passes ran"
+            raise InputError(f"the trace has no heads of stage {name!r}; it has {known}")
+        return replace(self, heads={name: self.heads[name]})
+
+    @property
+    def attention(self) -> NDArray[np.float64]:
+        """Attention (L, H, q, k) of the only stage."""
+        return self._only.attention
+
+    @property
+    def gradient(self) -> NDArray[np.float64] | None:
+        """Derivative (L, H, q, k) of what is explained by `attention`."""
+        return self._only.gradient
+
+    @property
+    def _only(self) -> Heads:
+        if len(self.heads) != 1:
+            stages = ", ".join(self.heads) or "none"
+            raise InputError(f"a trace with the stages {stages}: choose one with trace.stage(name)")
+        return next(iter(self.heads.values()))
 
     @property
     def tokens(self) -> tuple[str, ...]:

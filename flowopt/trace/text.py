@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowopt.errors import FlowoptError, FlowoptWarning, InputError
-from flowopt.trace.batch import Batch
-from flowopt.trace.families import max_tokens
+from flowopt.trace.batch import Batch, batch_of_inputs
+from flowopt.trace.families import family_of, max_tokens
+from flowopt.trace.goals import Target, emits_tokens
+from flowopt.trace.inputs import accepted_inputs, describe_tokens
+from flowopt.trace.prompts import decoder_prefix
 from flowopt.trace.record import TokenInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Encoded", "collate", "encode_texts", "excerpt", "named_example"]
@@ -23,10 +26,24 @@ __all__ = ["Encoded", "collate", "encode_texts", "excerpt", "named_example"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenized text: its tokens, and the model's inputs as lists of length t."""
+    """One tokenized text.
+
+    Parameters
+    ----------
+    info : TokenInfo
+        Its t tokens.
+    inputs : mapping of str to list of int
+        The model's inputs, of length t.
+    emitted : tuple of int
+        Tokens that the model has generated after it, before the explained one.
+    start : tuple of int, optional
+        What an encoder-decoder's decoder starts with; None: what the model's configuration says.
+    """
 
     info: TokenInfo
     inputs: Mapping[str, list[int]]
+    emitted: tuple[int, ...] = ()
+    start: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.info.tokens)
@@ -48,7 +65,7 @@ def encode_texts(
         _check_text(text, index if len(texts) > 1 else None)
     limits = (max_tokens(model), getattr(tokenizer, "model_max_length", None))
     limit = min((int(n) for n in limits if n is not None), default=None)
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_inputs(model)
     encoded = []
     for index, text in enumerate(texts):
         where = f"text {index} ({excerpt(text)})" if len(texts) > 1 else f"the text {excerpt(text)}"
@@ -57,32 +74,61 @@ def encode_texts(
 
 
 def collate(
-    encoded: Sequence[Encoded], targets: Sequence[int | None], tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    targets: Target | Sequence[Target],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    unroll: bool = True,
+    contrast: Target = None,
 ) -> Batch:
-    """Pad texts on the right to one length, so that the first position stays the first."""
-    import torch
+    """Pad texts on the right to one length, so that the first position stays the first.
 
-    length = max(len(each) for each in encoded)
+    Parameters
+    ----------
+    targets, unroll, contrast
+        See `flowopt.trace.batch.batch_of_inputs`.
+    """
+    kind = family_of(model).kind
+    sides = {name: [each.inputs[name] for each in encoded] for name in encoded[0].inputs}
+    prompts = None
+    if kind == "decoder" and any(each.emitted for each in encoded):
+        prompts = [len(each) for each in encoded]
+        for name, rows in sides.items():  # what else goes with a token goes on as it was
+            sides[name] = [
+                [*row, *(each.emitted if name == "input_ids" else row[-1:] * len(each.emitted))]
+                for row, each in zip(rows, encoded, strict=True)
+            ]
     padding = {
         "input_ids": getattr(tokenizer, "pad_token_id", None) or 0,
         "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
     }
-    names = encoded[0].inputs.keys()
-    inputs = {
-        name: torch.tensor(
-            [
-                [*each.inputs[name], *[padding.get(name, 0)] * (length - len(each))]
-                for each in encoded
-            ],
-            dtype=torch.long,
-        )
-        for name in names
-    }
-    inputs["attention_mask"] = torch.tensor(
-        [[1] * len(each) + [0] * (length - len(each)) for each in encoded]
+    inputs = {name: _padded(rows, padding.get(name, 0)) for name, rows in sides.items()}
+    ids = sides["input_ids"]
+    inputs["attention_mask"] = _padded([[1] * len(row) for row in ids], 0)
+    if kind == "encoder-decoder" and emits_tokens(model):
+        starts = [each.start or decoder_prefix(model) for each in encoded]
+        prompts = [len(start) for start in starts]
+        rows = [[*start, *each.emitted] for start, each in zip(starts, encoded, strict=True)]
+        inputs["decoder_input_ids"] = _padded(rows, padding["input_ids"])
+        inputs["decoder_attention_mask"] = _padded([[1] * len(row) for row in rows], 0)
+    batch = batch_of_inputs(
+        model, inputs, targets, tokenizer, prompt_length=prompts, unroll=unroll, contrast=contrast
     )
-    kept = tuple(tuple(range(len(each))) for each in encoded)
-    return Batch(inputs, kept, tuple(each.info for each in encoded), tuple(targets))
+    infos = []
+    for each, row in zip(encoded, ids, strict=True):
+        rest = describe_tokens(range(len(each), len(row)), row, tokenizer)
+        infos.append(each.info.followed_by(rest) if rest.tokens else each.info)
+    return replace(batch, infos=tuple(infos))
+
+
+def _padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    import torch
+
+    length = max(len(row) for row in rows)
+    return torch.tensor(
+        [[*row, *[padding] * (length - len(row))] for row in rows], dtype=torch.long
+    )
 
 
 def excerpt(text: str, width: int = 40) -> str:
@@ -92,13 +138,16 @@ def excerpt(text: str, width: int = 40) -> str:
 
 
 @contextmanager
-def named_example(index: int, text: str | None, alone: bool) -> Iterator[None]:
+def named_example(
+    index: int, text: str | None, alone: bool, what: str | None = None
+) -> Iterator[None]:
     """Say in an error's message which example it is about."""
     try:
         yield
     except FlowoptError as error:
         if not alone:
-            what = f"example {index}" if text is None else f"text {index} ({excerpt(text)})"
+            if what is None:
+                what = f"example {index}" if text is None else f"text {index} ({excerpt(text)})"
             error.args = (f"{what}: {error.args[0]}", *error.args[1:])
         raise
 
@@ -119,6 +168,24 @@ def _check_text(text: Any, index: int | None) -> None:
             f"{where} holds characters that no tokenizer can encode (lone surrogates); repair it "
             "with text.encode('utf-8', 'replace').decode()"
         ) from None
+
+
+def _split_at_blanks(
+    words: Sequence[int | None], offsets: Sequence[tuple[int, int]], text: str
+) -> list[int | None]:
+    """Number words anew, so that none has a blank inside: some tokenizers call all one word."""
+    found: list[int | None] = []
+    number, before, end = -1, None, 0
+    for word, (start, stop) in zip(words, offsets, strict=True):
+        if word is None:
+            found.append(None)
+            continue
+        between = text[end : start + 1] if stop > start else text[end:start]
+        if word != before or any(letter.isspace() for letter in between):
+            number += 1
+        found.append(number)
+        before, end = word, stop
+    return found
 
 
 def _encode(
@@ -148,6 +215,8 @@ def _encode(
     ids = tuple(int(i) for i in encoding["input_ids"])
     words = encoding.word_ids() if fast else [None if skip else i for i, skip in enumerate(special)]
     offsets = encoding["offset_mapping"] if fast else None
+    if offsets is not None:
+        words = _split_at_blanks(words, offsets, text)
     info = TokenInfo(
         tokens=tuple(str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))),
         special=special,

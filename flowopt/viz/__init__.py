@@ -12,15 +12,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowopt.viz.figures import plot_attribution, plot_flow
     from flowopt.viz.html import fragment, to_html
+    from flowopt.viz.images import plot_image, plot_matrix
+    from flowopt.viz.matrix import render_matrix
     from flowopt.viz.terminal import render
 
-__all__ = ["fragment", "plot_attribution", "plot_flow", "render", "to_html"]
+__all__ = [
+    "fragment",
+    "plot_attribution",
+    "plot_flow",
+    "plot_image",
+    "plot_matrix",
+    "render",
+    "render_matrix",
+    "to_html",
+]
 
 _MODULES = {
     "fragment": "html",
     "plot_attribution": "figures",
     "plot_flow": "figures",
+    "plot_image": "images",
+    "plot_matrix": "images",
     "render": "terminal",
+    "render_matrix": "matrix",
     "to_html": "html",
 }
 

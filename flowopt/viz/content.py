@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowopt.attribution.words import merge_words
+from flowopt.viz.numbers import number, percent, printable, score_column, unit_of, upper
 from flowopt.viz.palette import relative_levels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from flowopt.attribution import Attribution
     from flowopt.objectives import Facts
+    from flowopt.trace.record import Prediction
 
 __all__ = [
     "Row",
+    "generated_pieces",
+    "hint",
     "is_signed",
+    "label",
     "number",
     "percent",
     "pieces",
+    "player_names",
     "printable",
     "proof",
     "rows",
     "score_column",
+    "share_heading",
     "special_line",
+    "spelled",
     "total",
     "unit_of",
     "upper",
@@ -56,6 +63,10 @@ class Row:
         Characters in the text.
     tokens : tuple of (str, float)
         The sub-words and their scores.
+    raw : float or None
+        The score before a normalisation.
+    generated : bool
+        Whether it is a token generated before the explained one.
     """
 
     word: str
@@ -67,18 +78,23 @@ class Row:
     start: int | None
     end: int | None
     tokens: tuple[tuple[str, float], ...]
+    raw: float | None = None
+    generated: bool = False
 
 
 def rows(att: Attribution) -> list[Row]:
-    """Words and special tokens, in the order of the text."""
+    """Words and special tokens in the order of the text, then generated tokens with scores."""
     place = (att.special, att.word_ids, att.offsets, att.text, True)
     words = att.words(include_special=True)
     # Merging ones counts the tokens of each word, merging errors bounds its score.
     counts = [round(w.score) for w in merge_words(att.tokens, np.ones(len(att.scores)), *place)]
-    bound = att.certificate.attribution_error
+    bound = att.attribution_error
     merged = None if bound is None else merge_words(att.tokens, np.asarray(bound), *place)
+    raw = None if att.raw_scores is None else merge_words(att.tokens, att.raw_scores, *place)
+    prefix = np.empty(0) if att.prefix_scores is None else att.prefix_scores
     plain = [word.score for word in words if not word.special]
-    levels = relative_levels((w.score for w in words), float(np.abs(plain).max(initial=0.0)))
+    largest = float(np.abs(plain).max(initial=0.0)) or float(np.abs(prefix).max(initial=0.0))
+    levels = relative_levels((*(w.score for w in words), *prefix), largest)
     whole = total(att)
     found, first = [], 0
     for i, (word, count) in enumerate(zip(words, counts, strict=True)):
@@ -95,14 +111,32 @@ def rows(att: Attribution) -> list[Row]:
                 start=word.start,
                 end=word.end,
                 tokens=tuple((printable(att.tokens[j]), float(att.scores[j])) for j in parts),
+                raw=None if raw is None else raw[i].score,
             )
         )
+    for level, token, score in zip(levels[len(words) :], att.prefix_tokens, prefix, strict=True):
+        found.append(_generated_row(token, float(score), float(level), whole))
     return found
+
+
+def _generated_row(token: str, score: float, level: float, whole: float) -> Row:
+    return Row(
+        word=spelled(token).strip() or printable(token),
+        score=score,
+        share=score / whole if whole > 0 else 0.0,
+        level=level,
+        error=None,
+        special=False,
+        start=None,
+        end=None,
+        tokens=((printable(token), score),),
+        generated=True,
+    )
 
 
 def pieces(att: Attribution, found: Sequence[Row]) -> list[tuple[str, Row | None]]:
     """The text cut at its words, nothing lost; the words joined by blanks where it is unknown."""
-    words = [row for row in found if not row.special]
+    words = [row for row in found if not row.special and not row.generated]
     ends = [0] + [row.end or 0 for row in words]
     known = att.text is not None and all(
         row.start is not None and row.end is not None and before <= row.start <= row.end
@@ -121,18 +155,57 @@ def pieces(att: Attribution, found: Sequence[Row]) -> list[tuple[str, Row | None
     return [(text, row) for text, row in cut if text]
 
 
+def generated_pieces(found: Sequence[Row]) -> list[tuple[str, Row | None]]:
+    """The generated tokens that have scores, one blank apart."""
+    joined: list[tuple[str, Row | None]] = []
+    for row in found:
+        if row.generated:
+            joined += [(" ", None), (row.word, row)]
+    return joined[1:]
+
+
+def spelled(token: str) -> str:
+    """A token as text: the blanks of byte-level BPE and SentencePiece are blanks."""
+    return printable(token.replace("\u0120", " ").replace("\u2581", " "))
+
+
+def label(att: Attribution, prediction: Prediction) -> str:
+    """Name of a class; a token in quotes."""
+    if att.settings.get("output") == "token":
+        return f"token \u2018{spelled(prediction.label)}\u2019"
+    return printable(prediction.label)
+
+
+def player_names(att: Attribution, count: int) -> tuple[list[str], list[bool]] | None:
+    """Names of a network's players, and which stand back; None if they are not the tokens.
+
+    Generated tokens whose flow goes on to the tokens they came from are "+1", "+2", ...
+    """
+    more = count - len(att.tokens)
+    if more < 0:
+        return None
+    after = att.prefix_tokens if len(att.prefix_tokens) == more else None
+    names = after or [f"+{place}" for place in range(1, more + 1)]
+    dim = [bool(flag) for flag in att.special] + [True] * more
+    return [printable(name) for name in (*att.tokens, *names)], dim
+
+
 def total(att: Attribution) -> float:
     """Sum of |score|: the whole of which shares are parts; |f| for flows without signs."""
-    return float(np.abs(att.scores).sum())
+    generated = 0.0 if att.prefix_scores is None else np.abs(att.prefix_scores).sum()
+    return float(np.abs(att.scores).sum() + generated)
 
 
 def is_signed(att: Attribution) -> bool:
     """Whether some tokens speak against the class."""
-    return bool((att.scores < 0).any())
+    negative = att.prefix_scores is not None and (att.prefix_scores < 0).any()
+    return bool((att.scores < 0).any() or negative)
 
 
 def value_line(att: Attribution) -> str:
-    """The value of the flow, and how near it comes to the maximum flow."""
+    """The value of the flow, and how near it comes to the maximum flow; else what scores sum to."""
+    if att.certificate is None:
+        return _sum_line(att)
     if is_signed(att):
         return f"flow for minus flow against = {number(att.value)}"
     line = f"flow |f| = {number(att.value)}"
@@ -143,24 +216,60 @@ def value_line(att: Attribution) -> str:
     return f"{line}, {percent(att.value / att.max_flow)} of the maximum flow {number(att.max_flow)}"
 
 
-def special_line(found: Sequence[Row]) -> str | None:
-    """What special tokens take: "[CLS]+[SEP] take 38.0 % of the flow"; None without any."""
+def _sum_line(att: Attribution) -> str:
+    """What scores sum to that are no flow, and to what they should by their method's promise."""
+    line = f"the scores sum to {number(att.value)}"
+    promised, what = att.settings.get("expected_sum"), att.settings.get("sums_to")
+    if promised is None or what is None:
+        return line
+    return f"{line}; {what} is {number(float(promised))}"
+
+
+def share_heading(att: Attribution) -> str:
+    """Heading of the column of shares."""
+    return "share" if att.certificate is None or is_signed(att) else "of |f|"
+
+
+def special_line(found: Sequence[Row], flow: bool = True) -> str | None:
+    """What special tokens take: "[CLS]+[SEP] take 38.0 % of the flow"; None without any.
+
+    Methods that are no flows give them nothing as a rule, which needs no saying.
+    """
     special = [row for row in found if row.special]
-    if not special:
+    if not special or not (flow or any(row.score for row in special)):
         return None
     names = list(dict.fromkeys(row.word for row in special))
     verb = "take" if len(special) > 1 else "takes"
     share = percent(sum(abs(row.share) for row in special))
-    whole = "of the flow" if all(row.score >= 0 for row in found) else "of all |scores|"
+    whole = "of the flow" if flow else "of the sum of scores"
+    whole = whole if all(row.score >= 0 for row in found) else "of all |scores|"
     return f"{'+'.join(names)} {verb} {share} {whole}"
+
+
+def hint(att: Attribution) -> str | None:
+    """Why nothing flows, where nothing does."""
+    if total(att) > 0 or att.status not in ("optimal", "feasible"):
+        return None
+    chosen = att.settings.get("sources")
+    if not isinstance(chosen, (list, tuple)) or not att.settings.get("sources_given", True):
+        return (
+            "nothing flows: no path of positive capacities leads from the output to a token; "
+            "try another tensor, or add a residual to the capacities"
+        )
+    return (
+        "nothing flows: the prediction does not depend on the chosen source positions "
+        f"({', '.join(map(str, chosen))}); leave sources out"
+    )
 
 
 def proof(att: Attribution) -> str:
     """The status and the certificate, in plain words."""
+    if att.certificate is None:
+        return "no certificate: these scores are no flow"
     facts = _facts(att)
     # Of whole words: what the sentence promises must hold for every number that is shown.
     errors = [row.error for row in rows(att) if row.error is not None]
-    largest = None if att.certificate.attribution_error is None else max(errors, default=0.0)
+    largest = None if att.attribution_error is None else max(errors, default=0.0)
     if att.status == "failed":
         return "the solver failed: do not use these scores"
     if att.status == "feasible":
@@ -192,7 +301,7 @@ def _within(att: Attribution, error: float) -> str:
 
 
 def _gap(att: Attribution, facts: Facts | None) -> str:
-    gap = att.certificate.gap
+    gap = None if att.certificate is None else att.certificate.gap
     if gap is None or not math.isfinite(gap):
         return "gap unknown"
     unit = " of |f|" if facts is None or facts.flow_units else ""
@@ -209,54 +318,3 @@ def _facts(att: Attribution) -> Facts | None:
     found = getattr(objectives, name, None) if name.isidentifier() else None
     known = isinstance(found, type) and issubclass(found, objectives.Objective)
     return found.facts if known and found is not None else None
-
-
-def unit_of(scores: Iterable[float]) -> int:
-    """Power of ten in which scores read well: 0 unless they are very small or large."""
-    exponent = _exponent(scores)
-    return exponent if not -4 < exponent < 4 else 0
-
-
-def score_column(scores: Sequence[float]) -> tuple[str, list[str]]:
-    """Heading and numbers of a column of scores: one unit, four digits for the largest."""
-    unit = unit_of(scores)
-    digits = max(0, 3 - (_exponent(scores) - unit))
-    heading = "score" if unit == 0 else f"score \u00d71e{unit}"
-    return heading, [f"{score / 10.0**unit:.{digits}f}" for score in scores]
-
-
-def _exponent(scores: Iterable[float]) -> int:
-    finite = [abs(score) for score in scores if score and math.isfinite(score)]
-    return math.floor(math.log10(max(finite))) if finite else 0
-
-
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
-def upper(value: float) -> str:
-    """One significant digit, rounded up: what is printed of a bound still is a bound."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    exponent = math.floor(math.log10(abs(value)))
-    digit = math.ceil(value / 10.0**exponent * (1 - 1e-12))
-    return f"{float(f'{digit}e{exponent}'):.0e}" if exponent < -3 else f"{digit * 10.0**exponent:g}"
-
-
-def percent(share: float) -> str:
-    """A share in percent; what is not all is never rounded to 100."""
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %"
-
-
-def printable(text: str) -> str:
-    """Text without what would steer a terminal or break a page; blanks stay blanks."""
-    return "".join(" " if c.isspace() else "\ufffd" if _steers(c) else c for c in text)
-
-
-def _steers(character: str) -> bool:
-    """Control characters, lone surrogates, and overrides of the writing direction."""
-    bidirectional = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return bidirectional or unicodedata.category(character) in ("Cc", "Cs")

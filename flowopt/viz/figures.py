@@ -70,8 +70,8 @@ def plot_attribution(
         label.set_color(LIGHT.faint if row.special else LIGHT.text)
     if content.is_signed(att):
         ax.axvline(0.0, color=LIGHT.faint, linewidth=0.8)
-    special = None if include_special else content.special_line(found)
-    notes = [_scaled_ticks(ax), special, f"{left_out} more words" if left_out > 0 else None]
+    special = None if include_special else content.special_line(found, att.certificate is not None)
+    notes = [_scaled_ticks(ax, att), special, f"{left_out} more words" if left_out > 0 else None]
     ax.set_xlabel("; ".join(note for note in notes if note), parse_math=False)
     _title(ax, att)
     ax.spines[["top", "right"]].set_visible(False)
@@ -182,16 +182,17 @@ def _whiskers(ax: Axes, shown: list[content.Row]) -> None:
         )
 
 
-def _scaled_ticks(ax: Axes) -> str:
+def _scaled_ticks(ax: Axes, att: Attribution) -> str:
     """Put the unit into the axis label, where it cannot collide with it, and return the label."""
     largest = max((abs(limit) for limit in ax.get_xlim()), default=0.0)
     unit = content.unit_of([largest])
     ax.xaxis.set_major_formatter(lambda x, _: f"{x / 10.0**unit:.4g}")
-    return "flow through the word" + (f" \u00d71e{unit}" if unit else "")
+    what = "score of the word" if att.certificate is None else "flow through the word"
+    return what + (f" \u00d71e{unit}" if unit else "")
 
 
 def _title(ax: Axes, att: Attribution) -> None:
-    label = content.printable(att.target.label)
+    label = content.label(att, att.target)
     title = f"{label} {content.percent(att.target.probability)}"
     if att.max_flow is not None and att.max_flow > 0 and not content.is_signed(att):
         title += f", {content.percent(att.value / att.max_flow)} of the maximum flow"
@@ -214,10 +215,8 @@ def _solution_of(
             "from JSON has none: explain the text again to draw its flow"
         )
     solution: FlowSolution = solutions[which]
-    tokens = [content.printable(token) for token in getattr(flow, "tokens", ())]
-    if len(tokens) != solution.network.n_players:
-        return _solution_of(solution, 0)
-    return solution, tokens, [bool(flag) for flag in getattr(flow, "special", ())]
+    named = content.player_names(flow, solution.network.n_players)  # type: ignore[arg-type]
+    return _solution_of(solution, 0) if named is None else (solution, *named)
 
 
 def _curve(x0: float, y0: float, x1: float, y1: float) -> tuple[np.ndarray[Any, Any], Any]:

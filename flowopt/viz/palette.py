@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DARK", "LIGHT", "Scheme", "contrast", "ink", "relative_levels", "shade"]
+__all__ = ["DARK", "LIGHT", "STEPS", "Scheme", "contrast", "ink", "relative_levels", "shade"]
+
+STEPS = 32
+"""Shades of each sign on a page; the eye tells fewer apart."""
 
 _Lch = tuple[float, float, float]
 

@@ -11,7 +11,7 @@ from flowopt.viz.diagram import Diagram, lay_out
 from flowopt.viz.palette import shade
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowopt.solution import FlowSolution
 
@@ -164,11 +164,12 @@ def _circles(
 ) -> tuple[Circle, ...]:
     largest = max((node.flow for node in plan.nodes), default=0.0) or 1.0
     widest = min(0.4 * grid.step, 11.0)
-    sizes = solution.network.groups
+    sizes, players = solution.network.groups, solution.network.players
     found = []
     for node in plan.nodes:
         idle = node.flow <= 1e-12 * largest
-        word = tokens[node.index] if sizes[node.group] == len(tokens) else str(node.index)
+        named = node.group == players or _beside(node.group, players, sizes)
+        word = tokens[node.index] if named else str(node.index)
         share = percent(node.flow / solution.value) if solution.value > 0 else "0.0 %"
         found.append(
             Circle(
@@ -181,6 +182,12 @@ def _circles(
             )
         )
     return tuple(found)
+
+
+def _beside(group: str, players: str | None, sizes: Mapping[str, int]) -> bool:
+    """Whether a group stands in the same columns as the players: "layer2" as "layer0"."""
+    stack = None if players is None else players.rstrip("0123456789")
+    return group.rstrip("0123456789") == stack and sizes[group] == sizes[players or group]
 
 
 def _labels(
