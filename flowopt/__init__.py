@@ -38,9 +38,11 @@ _EXPORTS = {
     "ProportionalFair": "flowopt.objectives",
     "Quadratic": "flowopt.objectives",
     "Separable": "flowopt.objectives",
+    "ShapleyFlow": "flowopt.objectives",
     "SolverError": "flowopt.errors",
     "Status": "flowopt.solution",
     "UnsupportedError": "flowopt.errors",
+    "ambiguity": "flowopt.intervals",
     "attention_flow": "flowopt.methods",
     "benchmark_solvers": "flowopt.comparison.runs",
     "compare_solvers": "flowopt.comparison",
@@ -61,7 +63,7 @@ _EXPORTS = {
 _MODULES = {
     name: f"flowopt.{name}"
     for name in (
-        "capacities", "errors", "methods", "solvers", "tensors", "trace", "viz",
+        "axioms", "capacities", "errors", "methods", "solvers", "tensors", "trace", "viz",
     )
 } | {"slalom": "flowopt.methods.slalom"}  # fmt: skip
 

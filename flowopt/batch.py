@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from flowopt.errors import FlowoptError, InputError, SolverError, UnsupportedErr
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.objectives import LogBarrier, MaxFlow, Objective
 from flowopt.progress import progress_bar
+from flowopt.provenance import cores
 from flowopt.solution import Certificate, FlowSolution, Status
 from flowopt.solvers import RawSolution, Solver, choose_solver, get_solver, solve
 from flowopt.solvers.native import Native
@@ -108,7 +108,7 @@ def solve_batch(
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, or None for one per core; not {workers}.")
     backend = _on_device(None if solver is None else get_solver(solver), objective, device)
-    count = min(workers or _cores(), max(len(nets), 1))
+    count = min(workers or cores(), max(len(nets), 1))
     with progress_bar(len(nets), progress, "network", "solving") as tick, one_blas_thread():
         step: Step = lambda done: [tick() for _ in range(done)]  # noqa: E731
         if isinstance(backend, TorchBarrier):
@@ -193,12 +193,6 @@ def _serial(solver: Solver) -> Solver:
 
 def _edges(net: FlowNetwork) -> int:
     return sum(block.capacity.size for block in net.blocks)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # --- tensors on a device ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     "flowopt", "numpy", "scipy", "numba", "cvxpy", "clarabel", "ecos", "scs", "highspy", "osqp",
-    "torch", "transformers",
+    "torch", "transformers", "captum",
 )  # fmt: skip
 
 
@@ -35,6 +35,13 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe(found: dict[str, Any]) -> str:

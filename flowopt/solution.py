@@ -54,7 +54,7 @@ class Certificate:
     delta : float or None
         Newton distance of method.md section 7 (barrier objectives only).
     method : str
-        Which bound gave the gap: "delta", "dual", "Frank-Wolfe", "fair" or "none".
+        Which bound gave the gap: "delta", "dual", "Frank-Wolfe", "fair", "Shapley" or "none".
     """
 
     conservation: float

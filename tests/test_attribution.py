@@ -287,7 +287,7 @@ def test_json_from_before_there_were_generated_tokens_and_images():
 def test_plain_text_is_plain_in_a_notebook(monkeypatch):
     from rich import console
 
-    from flowopt.viz.plain import plain_text
+    from flowopt.plain import plain_text
 
     monkeypatch.setattr(console, "_is_jupyter", lambda: True)
     assert plain_text("text") == "text"

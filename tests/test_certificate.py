@@ -260,3 +260,31 @@ def test_the_rounding_check_can_fail(monkeypatch):
     monkeypatch.setattr(certify, "_with_rounding", lambda net, bound, flow, value: bound)
     solution = fo.solve(fo.FlowNetwork.layered(np.full((3, 4, 4), 0.7)), fo.LogBarrier(mu=1e-4))
     assert (solution.certificate.attribution_error < np.spacing(solution.attributions)).any()
+
+
+@pytest.mark.parametrize("barrier", [fo.LogBarrier(mu=1e-3), fo.LogBarrier(gap=0.05)])
+def test_attribution_error_reads_through_unlimited_nodes(barrier: fo.LogBarrier) -> None:
+    """A player reached by an unlimited edge alone is bounded by the limited ones above it."""
+    blocks = [fo.Block("b", "a", [[1.0, 0.5], [0.3, 0.7]])]
+    ends = {"sources": {"b": [0, 1]}, "sinks": {"a": [0, 1]}}
+    net = fo.FlowNetwork({"b": 2, "a": 2}, blocks, node_capacity={"a": [np.inf] * 2}, **ends)
+    exact = fo.solve(fo.FlowNetwork({"b": 2, "a": 2}, blocks, **ends), barrier)
+    near = exact.flow + 1e-6
+    flow = np.concatenate([near, near.reshape(2, 2).sum(axis=0)])
+    found = certified(net, barrier, barrier.resolve(net), flow, None, "test", {})
+    apart = np.abs(found.attributions - exact.attributions)
+    error = found.certificate.attribution_error
+    assert error is not None
+    assert (apart > 1e-8).all()
+    assert (apart <= error).all()
+    assert (error < 1e-2).all()
+
+
+def test_a_source_without_paths_does_not_spoil_the_return_edge() -> None:
+    capacity = np.array([[0.6, 0.8], [0.7, 0.9], [0.0, 0.0]])
+    ends = {"sinks": {"a": [0, 1]}, "return_capacity": 1.0}
+    parts = ({"b": 3, "a": 2}, [fo.Block("b", "a", capacity)])
+    alone = fo.solve(fo.FlowNetwork(*parts, sources={"b": [0, 1]}, **ends), fo.LogBarrier(0.01))
+    found = fo.solve(fo.FlowNetwork(*parts, sources={"b": [0, 1, 2]}, **ends), fo.LogBarrier(0.01))
+    assert found.certificate.gap < 1e-12
+    np.testing.assert_allclose(found.attributions, alone.attributions, rtol=1e-9)

@@ -155,3 +155,14 @@ def test_it_prints_well_in_colour_too():
     assert "scipy" in shown
     assert "optimal" in shown
     assert str(comparison).count("\n") > 5
+
+
+def test_network_without_paths_is_compared() -> None:
+    table = fo.compare_solvers(fo.FlowNetwork.layered(np.zeros((2, 3, 3))), fo.MaxFlow())
+    status = {row.solver: row.status for row in table.rows}
+    assert (status["push-relabel"], status["native"]) == ("optimal", "refused")
+
+
+def test_something_else_than_networks_is_refused() -> None:
+    with pytest.raises(fo.InputError, match="FlowNetwork"):
+        fo.compare_solvers(5, fo.MaxFlow())  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import networkx
 import numpy as np
 import pytest
@@ -284,3 +286,45 @@ def test_a_solver_refuses_also_where_there_is_no_path():
     with pytest.raises(fo.UnsupportedError, match="scipy cannot solve LogBarrier"):
         fo.solve(net, fo.LogBarrier(mu=1e-3), "scipy")
     assert fo.solve(net, fo.LogBarrier(mu=1e-3), "native").value == 0
+
+
+def test_network_without_edges_has_value_zero() -> None:
+    net = fo.FlowNetwork({"b": 2, "a": 3}, sources={"b": [0]}, sinks={"a": [0]})
+    for objective in (fo.MaxFlow(), fo.LogBarrier(gap=0.05), fo.Quadratic(0.1)):
+        solution = fo.solve(net, objective)
+        assert (solution.status, solution.value) == ("optimal", 0)
+        np.testing.assert_array_equal(solution.attributions, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"groups": {"b": 1.5, "a": 1}},
+        {"groups": {"b": "x", "a": 1}},
+        {"blocks": [("b", "a", [[1.0]])]},
+        {"sources": {"b": 0}},
+        {"sinks": [0]},
+        {"return_capacity": "x"},
+    ],
+)
+def test_wrong_kinds_of_parts_are_refused(wrong: dict[str, Any]) -> None:
+    parts: dict[str, Any] = {"groups": {"b": 1, "a": 1}, "sources": {"b": [0]}, "sinks": {"a": [0]}}
+    with pytest.raises(fo.InputError):
+        fo.FlowNetwork(**{**parts, **wrong})
+
+
+@pytest.mark.parametrize("sources", [None, True, 1.5])
+def test_layered_refuses_wrong_sources(sources: Any) -> None:
+    with pytest.raises(fo.InputError, match="sources"):
+        fo.FlowNetwork.layered(np.ones((1, 2, 2)), sources=sources)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_capacities_whose_squares_overflow_are_refused(scale: float) -> None:
+    with pytest.raises(fo.InputError, match="rescale"):
+        fo.FlowNetwork.layered(np.full((1, 2, 2), scale))
+    near = np.array([[[1.0, 0.5], [0.25, 2.0]]])
+    exact = fo.solve(fo.FlowNetwork.layered(near), fo.LogBarrier(gap=0.05))
+    root = 1e-135 if scale < 1 else 1e135
+    found = fo.solve(fo.FlowNetwork.layered(near * root), fo.LogBarrier(gap=0.05))
+    np.testing.assert_allclose(found.attributions / root, exact.attributions, rtol=1e-9)

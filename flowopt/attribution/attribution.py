@@ -296,7 +296,7 @@ class Attribution:
         return render(self)
 
     def __str__(self) -> str:
-        from flowopt.viz.plain import plain_text
+        from flowopt.plain import plain_text
 
         return plain_text(self)
 

@@ -200,6 +200,6 @@ class AttributionMatrix:
         return render_matrix(self)
 
     def __str__(self) -> str:
-        from flowopt.viz.plain import plain_text
+        from flowopt.plain import plain_text
 
         return plain_text(self)

@@ -13,14 +13,16 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 from scipy.sparse.linalg import spsolve
 
-from flowopt.certificate.separable import attribution_error, edge_shortfall
+from flowopt.certificate.separable import attribution_error, barrier_room, edge_shortfall
 from flowopt.network import FloatArray, FlowNetwork, kernels
 from flowopt.objectives import (
     LogBarrier,
+    MaxFlow,
     MaxMinFair,
     Objective,
     ProportionalFair,
     Separable,
+    ShapleyFlow,
     reachable_players,
 )
 
@@ -70,6 +72,8 @@ def gap_bound(
         gap, y = fair_gap(net, kept, potential)
         error = net.inflow(kept) * largest_ratio(gap) if np.isfinite(gap) else None
         return Bound(gap, error, None, "fair"), y
+    if isinstance(objective, ShapleyFlow):
+        return shapley_bound(net, objective, kept, potential, value)
     if objective.constrained:
         return Bound(None, None, None, "none"), nothing
     gradient = objective.gradient(net, kept)
@@ -79,6 +83,28 @@ def gap_bound(
     gap = linear_gap(net, gradient, kept, y)
     gap = _relative(gap, value) if objective.facts.flow_units else gap
     return Bound(gap, None, None, "Frank-Wolfe"), y
+
+
+def shapley_bound(
+    net: FlowNetwork,
+    objective: ShapleyFlow,
+    kept: FloatArray,
+    potential: FloatArray | None,
+    value: float,
+) -> tuple[Bound, FloatArray]:
+    """What |f| misses of a cut, and the token flows of their values, relative to |f|.
+
+    The attribution error is that of the flow plus what rounding may do to the average of all
+    coalitions' values; None for sampled values, whose error is statistical.
+    """
+    gap, y = separable_gap(net, MaxFlow(), kept, potential)
+    apart = np.abs(net.inflow(kept) - objective.target())
+    gap = _relative(gap + float(apart.sum()), value)
+    assert objective.values is not None  # target
+    if objective.values.samples:
+        return Bound(gap, None, None, "Shapley"), y
+    rounding = np.finfo(np.float64).eps * (2.0**net.n_players + len(kept)) * value
+    return Bound(gap, apart + rounding, None, "Shapley"), y
 
 
 def _relative(gap: float, value: float) -> float:
@@ -105,7 +131,7 @@ def barrier_bound(
     if not graph.contractible:  # an unlimited edge may be idle: the duality gap still holds
         gap, y = separable_gap(net, barrier, flow[net.edges.index], potential)
         return Bound(_relative(gap, value), None, None, "dual"), y
-    best = (np.inf, np.zeros(graph.n_nodes), np.full(graph.n_nodes, np.nan))
+    best = (np.inf, np.zeros(net.n_players), np.full(graph.n_nodes, np.nan))
     if potential is not None and np.isfinite(potential[graph.alive]).all():
         y = graph.merged(potential)
         best = (*newton_distance(net, mu, flow, slack, y, value), y)
@@ -118,7 +144,7 @@ def barrier_bound(
         return Bound(np.inf, None, delta, "delta"), y
     # -delta - log(1 - delta), from above where it would cancel
     excess = -delta - np.log1p(-delta) if delta > 1e-4 else delta**2 * (0.5 + delta)
-    error = delta / (1 - delta) * np.sqrt(room[graph.players])
+    error = delta / (1 - delta) * np.sqrt(room)
     return Bound(mu * excess / value, error, delta, "delta"), y
 
 
@@ -132,10 +158,9 @@ def _interior(net: FlowNetwork, flow: FloatArray, slack: FloatArray, value: floa
 def newton_distance(
     net: FlowNetwork, mu: float, flow: FloatArray, slack: FloatArray, y: FloatArray, value: float
 ) -> tuple[float, FloatArray]:
-    """Delta = sqrt(sum_e w_e (r_e/mu + 1/f_e - 1/(u_e-f_e))^2), and sum of w_e by node.
+    """Delta = sqrt(sum_e w_e (r_e/mu + 1/f_e - 1/(u_e-f_e))^2), and sum of w_e by player.
 
-    w_e = (1/f^2 + 1/(u-f)^2)^-1. The node sums run over the edges into a node, or out of it
-    where none come in.
+    w_e = (1/f^2 + 1/(u-f)^2)^-1. The sums run over limited edges whose flow is the player's.
     """
     g = net.graph
     total, into, out = kernels.barrier_distance(
@@ -144,8 +169,8 @@ def newton_distance(
     if net.return_capacity is not None:
         rest = net.return_capacity - value
         root = 1 / np.hypot(1 / value, 1 / rest)
-        total += (root * ((1 - y[g.source].max()) / mu + 1 / value - 1 / rest)) ** 2
-    return float(np.sqrt(total)), np.where(into > 0, into, out)
+        total += (root * ((1 - y[g.source & g.alive].max()) / mu + 1 / value - 1 / rest)) ** 2
+    return float(np.sqrt(total)), barrier_room(net, flow, slack, into, out)
 
 
 def fitted_potential(

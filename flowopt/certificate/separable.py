@@ -116,6 +116,40 @@ def attribution_error(
     return np.where(known, error, np.inf)
 
 
+def barrier_room(
+    net: FlowNetwork, flow: FloatArray, slack: FloatArray, into: FloatArray, out: FloatArray
+) -> FloatArray:
+    """Sum (n_players,) of w_e = (1/f^2 + 1/(u-f)^2)^-1 over edges whose flow is the player's.
+
+    Only edges of finite capacity have a barrier term and so a w_e; where an unlimited edge is
+    part of what a player receives, the limited edges that carry the same flow stand for it.
+
+    Parameters
+    ----------
+    flow, slack : ndarray, shape (E,)
+    into, out : ndarray, shape (n_nodes,)
+        Sums of w_e over the limited edges into and out of every node.
+    """
+    graph = net.graph
+    gives = graph.source[graph.players]  # what leaves a source is its flow, whatever comes in
+    unlimited = np.flatnonzero(np.isinf(graph.capacity))
+    if len(unlimited):
+        row = np.searchsorted(graph.row_start, unlimited, side="right") - 1
+        head = graph.row_head[row] + unlimited - graph.row_start[row]
+        near = np.where(
+            gives, np.isin(graph.players, graph.row_tail[row]), np.isin(graph.players, head)
+        )
+        if near.any():
+            reading, known = finite_reading(net)
+            edges = net.edges
+            f, rest = flow[edges.index], slack[edges.index]
+            finite = np.isfinite(edges.capacity)
+            weight = np.zeros(len(f))
+            weight[finite] = np.hypot(1 / f[finite], 1 / rest[finite]) ** -2
+            return np.where(known, reading @ weight, np.inf)
+    return np.where(gives, out[graph.players], into[graph.players])
+
+
 def finite_reading(net: FlowNetwork) -> tuple[sp.csr_array, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Sets of edges of finite capacity whose flow is each player's attribution.
 

@@ -1,4 +1,4 @@
-"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, and lists.
+"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, ``axioms``, and lists.
 
 Only typer is imported here; torch, transformers and solvers load inside the commands that use
 them, so that ``flowopt --help`` answers at once.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from flowopt.cli import axioms as _axioms
 from flowopt.cli import benchmark as _benchmark
 from flowopt.cli import compare as _compare
 from flowopt.cli import explain as _explain
@@ -31,6 +32,7 @@ for _command, _examples in (
     (_explain.explain, _explain.EXAMPLES),
     (_compare.compare, _compare.EXAMPLES),
     (_benchmark.benchmark, _benchmark.EXAMPLES),
+    (_axioms.axioms, _axioms.EXAMPLES),
     (_methods.methods, _methods.EXAMPLES),
     (solvers, None),
     (tensors, None),

@@ -22,6 +22,8 @@ _NOTES = {
     "native": "flowopt's own",
     "fair": "flowopt's own",
     "dinic": "flowopt's own",
+    "push-relabel": "flowopt's own",
+    "shapley": "flowopt's own",
     "torch": "flowopt's own",
 }
 

@@ -122,6 +122,7 @@ OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "entropy": ("Entropy", ("tau",)),
     "fair": ("ProportionalFair", ()),
     "maxminfair": ("MaxMinFair", ()),
+    "shapley": ("ShapleyFlow", ()),
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from flowopt import provenance
 from flowopt.comparison.compare import REFUSED
+from flowopt.plain import plain_text
 from flowopt.solution import Status
 
 if TYPE_CHECKING:
@@ -71,11 +71,7 @@ def rich_tables(report: BenchmarkReport) -> Group:
 
 def plain(report: BenchmarkReport) -> str:
     """As text without colours."""
-    from rich.console import Console
-
-    out = io.StringIO()
-    Console(file=out, width=150, no_color=True).print(report)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return plain_text(report, width=150)
 
 
 def _rich(title: str, header: tuple[str, ...]) -> Table:

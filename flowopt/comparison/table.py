@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from flowopt.plain import plain_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,11 +99,7 @@ def rich_table(comparison: Comparison) -> Table:
 
 def plain(comparison: Comparison) -> str:
     """As text without colours."""
-    from rich.console import Console
-
-    out = io.StringIO()
-    Console(file=out, width=160, no_color=True).print(comparison)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return plain_text(comparison, width=160)
 
 
 def html_table(comparison: Comparison) -> str:

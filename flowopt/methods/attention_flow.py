@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowopt.errors import InputError, SolverError
 from flowopt.methods.rollout import HeadReduction, chosen_of, residual_attention
 from flowopt.progress import progress_bar
+from flowopt.provenance import cores
 
 __all__ = ["PairFlows", "attention_flow", "pair_flows"]
 
@@ -189,7 +189,7 @@ def pair_flows(
     lower = np.zeros((len(rows), len(starts), t))
     upper = np.zeros_like(lower)
     with progress_bar(t, progress, "token", "attention flow") as tick:
-        solved = _fill(capacity, rows, starts, lower, upper, min(workers or _cores(), t), tick)
+        solved = _fill(capacity, rows, starts, lower, upper, min(workers or cores(), t), tick)
     picked = np.ix_(row_of, start_of)
     return PairFlows(lower[picked], upper[picked], tuple(chosen), tuple(nodes), solved)
 
@@ -229,9 +229,3 @@ def _fill(
 def _over(array: Array, by: Array) -> Array:
     """Divide where the divisor is positive; elsewhere zero."""
     return np.divide(array, by, out=np.zeros_like(array), where=by > 0)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

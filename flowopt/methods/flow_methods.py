@@ -31,6 +31,7 @@ _OBJECTIVES = {
     "entropy": "Entropy",
     "fair": "ProportionalFair",
     "maxminfair": "MaxMinFair",
+    "shapley": "ShapleyFlow",
 }
 _GAF = ("af", "gf", "agf")
 _CONDUCTANCE = "conductance-flow"

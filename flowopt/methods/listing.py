@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowopt.errors import MissingDependencyError
 from flowopt.methods.registry import Method, MethodSpec, all_specs, method_spec
+from flowopt.plain import plain_text
 
 if TYPE_CHECKING:
     import pandas
@@ -77,11 +77,7 @@ class MethodTable:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        out = io.StringIO()
-        Console(file=out, width=160, no_color=True).print(self)
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+        return plain_text(self, width=160)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in _COLUMNS)

@@ -152,7 +152,10 @@ def checked_attention(attention: ArrayLike) -> Array:
     if isinstance(attention, (tuple, list)) and any(hasattr(a, "detach") for a in attention):
         attention = [_plain(layer) for layer in attention]
     try:
-        array = np.asarray(_plain(attention), dtype=np.float64)
+        array = np.asarray(_plain(attention))
+        if array.dtype.kind == "c":
+            raise TypeError("complex")
+        array = array.astype(np.float64)
     except (TypeError, ValueError):
         raise InputError(
             "attention must be an array of numbers of shape (L, H, t, t): layers, heads, "

@@ -99,7 +99,8 @@ def _layout(net: FlowNetwork) -> _Layout:
 
 def _rows(net: FlowNetwork, layout: _Layout) -> tuple[_Rows, list[FloatArray]]:
     """Rows of all blocks, links and split nodes, and the capacities of the latter two."""
-    tails, heads, lengths, extra = [], [], [], []
+    none = np.zeros(0, dtype=np.int64)
+    tails, heads, lengths, extra = [none], [none], [none], []
     for block in net.blocks:
         rows, columns = block.capacity.shape
         tails.append(layout.out[block.tail] + np.arange(rows))
@@ -188,6 +189,6 @@ def _flat_capacity(blocks: Sequence[Block], extra: list[FloatArray]) -> FloatArr
             position += block.capacity.nbytes
         else:
             return flat
-    flat = np.concatenate([*(b.capacity.ravel() for b in blocks), *extra])
+    flat = np.concatenate([np.zeros(0), *(b.capacity.ravel() for b in blocks), *extra])
     flat.setflags(write=False)
     return flat

@@ -76,7 +76,17 @@ class FlowNetwork:
             raise InputError("groups must be a mapping of names to numbers of nodes.")
         if isinstance(self.blocks, Block) or isinstance(self.links, Link):
             raise InputError("Give blocks and links as lists, also when there is only one.")
-        groups = {str(name): int(size) for name, size in self.groups.items()}
+        for kind, parts in ((Block, self.blocks), (Link, self.links)):
+            wrong = next((part for part in parts if not isinstance(part, kind)), None)
+            if wrong is not None:
+                raise InputError(
+                    f"{kind.__name__.lower()}s must hold {kind.__name__} objects, not "
+                    f"{type(wrong).__name__}: flowopt.{kind.__name__}(tail, head, ...)."
+                )
+        sizes = self.groups.items()
+        if any(isinstance(n, bool) or not isinstance(n, int | np.integer) for _, n in sizes):
+            raise InputError("groups must map names to whole numbers of nodes.")
+        groups = {str(name): int(size) for name, size in sizes}
         if not groups or min(groups.values()) < 1:
             raise InputError("A network needs at least one group, and every group at least 1 node.")
         set_ = object.__setattr__
@@ -104,7 +114,10 @@ class FlowNetwork:
         players = next(iter(self.sinks)) if self.players is None else self.players
         self._check_groups(players)
         set_(self, "players", players)
-        if self.return_capacity is not None and not (0 < self.return_capacity < np.inf):
+        back: Any = self.return_capacity
+        if back is not None and not (
+            isinstance(back, int | float | np.number) and 0 < back < np.inf
+        ):
             raise InputError("return_capacity must be positive and finite, or None for no limit.")
 
     @classmethod
@@ -260,7 +273,7 @@ class FlowNetwork:
         if not (0 < factor < np.inf):
             raise InputError("The factor must be positive and finite.")
         limits = self.node_capacity or {}
-        back = self.return_capacity
+        back: Any = self.return_capacity
         links = [
             Link(k.tail, k.head, k.pairs, None if k.capacity is None else k.capacity * factor)
             for k in self.links
@@ -312,8 +325,12 @@ class FlowNetwork:
         self, terminals: Mapping[str, Sequence[int]], kind: str
     ) -> Mapping[str, tuple[int, ...]]:
         checked: dict[str, tuple[int, ...]] = {}
+        if not isinstance(terminals, Mapping):
+            raise InputError(f"{kind} must map names of groups to lists of node indices.")
         for name, indices in terminals.items():
             self._check_groups(name)
+            if not isinstance(indices, Iterable):
+                raise InputError(f"{kind} in group {name!r} must be a list of node indices.")
             array = np.unique(index_array(list(indices), f"{kind} in group {name!r}"))
             check_indices(array, self.groups[name], f"{kind} in group {name!r}")
             if array.size:
@@ -379,8 +396,10 @@ def _source_indices(sources: str | int | Iterable[int], t: int) -> Sequence[int]
         if sources != "all":
             raise InputError(f"sources must be 'all' or indices of top nodes, not {sources!r}.")
         return range(t)
-    if isinstance(sources, int | np.integer):
+    if isinstance(sources, int | np.integer) and not isinstance(sources, bool):
         sources = [int(sources)]
+    if not isinstance(sources, Iterable):
+        raise InputError(f"sources must be 'all' or indices of top nodes, not {sources!r}.")
     indices = index_array(list(sources), "sources").tolist()
     if any(not -t <= i < t for i in indices):
         raise InputError(f"sources must lie in {-t}..{t - 1}, got {indices}.")

@@ -101,8 +101,8 @@ def capacity_array(values: ArrayLike, ndim: int, name: str) -> FloatArray:
             raise InputError(
                 f"{name} contains infinite capacities; use a Link for unlimited edges."
             )
-        if 0 < high < 1e-280 or high > 1e280:
-            raise InputError(f"{name} has capacities near the limits of float64; rescale them.")
+        if 0 < high < 1e-140 or high > 1e140:
+            raise InputError(f"{name} must lie in 1e-140..1e140 (limits of float64); rescale it.")
     array.setflags(write=False)
     return array
 

@@ -13,6 +13,7 @@ from flowopt.objectives.base import Facts, Objective, Separable
 from flowopt.objectives.fair import MaxMinFair, ProportionalFair, reachable_players
 from flowopt.objectives.linear import MaxFlow, MinCost
 from flowopt.objectives.regularised import Entropy, LogBarrier, Quadratic
+from flowopt.objectives.shapley import ShapleyFlow
 
 __all__ = [
     "Entropy",
@@ -25,5 +26,6 @@ __all__ = [
     "ProportionalFair",
     "Quadratic",
     "Separable",
+    "ShapleyFlow",
     "reachable_players",
 ]

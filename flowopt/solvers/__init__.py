@@ -23,6 +23,7 @@ from flowopt.objectives import (
     Objective,
     ProportionalFair,
     Quadratic,
+    ShapleyFlow,
 )
 from flowopt.problem import check_problem
 from flowopt.solution import FlowSolution, Status
@@ -48,6 +49,7 @@ _REGISTRY: dict[str, tuple[str, str] | type[Solver]] = {
     "dinic": ("flowopt.solvers.dinic", "Dinic"),
     "scipy": ("flowopt.solvers.scipy_maxflow", "ScipyMaxFlow"),
     "fair": ("flowopt.solvers.fair", "FairDecomposition"),
+    "shapley": ("flowopt.solvers.shapley", "Shapley"),
     "CLARABEL": ("flowopt.solvers.clarabel", "Clarabel"),
     "ECOS": ("flowopt.solvers.ecos", "Ecos"),
     "SCS": ("flowopt.solvers.scs", "Scs"),
@@ -64,6 +66,7 @@ _PREFERRED: dict[type[Objective], tuple[str, ...]] = {
     MinCost: ("HIGHS", "CLARABEL"),
     ProportionalFair: ("fair", "CLARABEL"),
     MaxMinFair: ("fair", "CLARABEL"),
+    ShapleyFlow: ("shapley",),
 }
 
 

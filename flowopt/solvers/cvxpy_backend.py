@@ -31,6 +31,7 @@ from flowopt.objectives import (
     ProportionalFair,
     Quadratic,
     Separable,
+    ShapleyFlow,
 )
 from flowopt.problem import mixed_terminals
 from flowopt.solvers.base import RawSolution, Solver
@@ -144,6 +145,8 @@ class CvxpySolver(Solver):
     def refusal(self, net: FlowNetwork, objective: Objective) -> str | None:  # noqa: D102
         if net.graph.empty:
             return None
+        if isinstance(objective, ShapleyFlow):
+            return "Shapley values are averages over all orders of the tokens, no CVXPY expression"
         if isinstance(objective, MaxMinFair) and not one_player_per_path(net):
             return (
                 "as one CVXPY problem MaxMinFair fixes |f| at the maximum flow, and here some of "

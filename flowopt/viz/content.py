@@ -284,9 +284,23 @@ def proof(att: Attribution) -> str:
     if facts is not None and not facts.unique_attributions:
         return (
             f"proved optimal ({_gap(att, facts)}), but the scores are not unique: other optimal "
-            "flows may share it differently among the tokens"
+            f"flows may share it differently among the tokens{_left_open(att)}"
         )
     return f"proved optimal ({_gap(att, facts)}); no error bound is known for the single scores"
+
+
+_MOST_EDGES = 500_000
+"""Above this, looking for what is left open would take longer than a printout may."""
+
+
+def _left_open(att: Attribution) -> str:
+    """How far plain maximum flow determines the scores, where its network is at hand."""
+    if len(att.solutions) != 1 or att.solutions[0].network.graph.report.kept > _MOST_EDGES:
+        return ""
+    from flowopt.intervals import caveat
+
+    found = caveat(att.solutions[0], att.tokens)
+    return "" if found is None else f". {found.rstrip('.')}"
 
 
 def _within(att: Attribution, error: float) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html as escape
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from flowopt.plain import plain_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,14 +45,7 @@ def render(explanation: SlalomExplanation) -> RenderableType:
 
 def plain(shown: Any) -> str:
     """As text without colours, of a width that does not depend on the terminal."""
-    from rich.console import Console
-
-    out = io.StringIO()
-    # In a notebook a console would display, whatever its file.
-    Console(
-        file=out, width=100, color_system=None, force_terminal=False, force_jupyter=False
-    ).print(shown)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+    return plain_text(shown).strip("\n")
 
 
 def html(explanation: SlalomExplanation) -> str:
