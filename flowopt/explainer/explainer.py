@@ -120,9 +120,10 @@ class Explainer:
         size = self.batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"batch_size must be a positive integer, not {size!r}")
-        given = self.capacities
-        one = callable(given) or isinstance(given, str)  # a name is no variant; compose says so
-        variants = compose(*([given] if one else given))  # type: ignore[misc]
+        given: Any = self.capacities
+        # what is no sequence of variants is no variant either; compose says so
+        one = callable(given) or isinstance(given, str) or not isinstance(given, Iterable)
+        variants = compose(*([given] if one else given))
         if self.solver is not None:
             get_solver(self.solver)
         object.__setattr__(self, "objective", objective)

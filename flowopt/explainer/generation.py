@@ -95,13 +95,21 @@ def generated(
         if name != "input_ids"
     }
     with reading_mode(model, getattr(model.config, "_attn_implementation", "eager")):
-        output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=min(max_new_tokens, room) + forced,
-            **rest,
-            **settings,
-        )
+        try:
+            output = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=min(max_new_tokens, room) + forced,
+                **rest,
+                **settings,
+            )
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            if not options:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"generate cannot use {', '.join(map(repr, options))}: {reason}"
+            ) from None
     return encoded, _up_to_end(output[0, given:].tolist(), _ends(model, options))
 
 

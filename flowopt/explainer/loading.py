@@ -78,6 +78,8 @@ def _load(place: str, name: str, local: bool) -> tuple[PreTrainedModel, Any]:
     architecture = next(iter(getattr(config, "architectures", None) or ()), "")
     guess_family(config, architecture)  # before the weights, which may be large
     reader = attempt(*_reader_of(architecture))
+    if _knows_no_words(reader):
+        raise InputError(_advice(name, "tokenizer", OSError("it has no vocabulary.")))
     model, info = attempt(
         "weights",
         getattr(transformers, _auto_class(architecture)).from_pretrained,
@@ -123,6 +125,12 @@ def _reader_of(architecture: str) -> tuple[str, Any]:
     backend = "torchvision" if fast else "pil"
     load = functools.partial(transformers.AutoImageProcessor.from_pretrained, backend=backend)
     return "image processor", load
+
+
+def _knows_no_words(reader: Any) -> bool:
+    """Whether a tokenizer has special tokens only: transformers makes one up without its files."""
+    vocabulary: dict[str, int] = getattr(reader, "get_vocab", dict)()
+    return bool(vocabulary) and set(vocabulary) <= {*reader.all_special_tokens, "\u2581"}
 
 
 def _advice(name: str, what: str, error: Exception) -> str:

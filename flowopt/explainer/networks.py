@@ -58,6 +58,8 @@ class Wiring:
     stages: str = "parallel"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.unroll, (bool, np.bool_)):
+            raise InputError(f"unroll must be True or False, not {self.unroll!r}")
         if self.stages not in STAGES:
             raise InputError(f"stages must be one of {', '.join(STAGES)}; not {self.stages!r}")
         if self.stages == "sequential" and not adds_residual(self.variants):

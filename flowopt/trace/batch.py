@@ -11,6 +11,7 @@ from flowopt.trace.goals import Goal, Target, emits_tokens, goals_of
 from flowopt.trace.inputs import (
     MAIN_AXES,
     Kept,
+    accepted_inputs,
     as_tensors,
     check_image_size,
     describe_all,
@@ -146,6 +147,8 @@ def batch_of_inputs(
             "pixel_values (b, channels, height, width) for images"
         )
     if mains[0] == "pixel_values":
+        if prompt_length is not None:
+            raise InputError("prompt_length goes with models that generate text")
         return _image_batch(model, family, inputs, target, contrast)
     main = inputs[mains[0]]
     examples, length = int(main.shape[0]), int(main.shape[1])
@@ -161,7 +164,7 @@ def batch_of_inputs(
     )
     goals = goals_of(model, target, positions, tokenizer, contrast)
     if family.kind == "decoder":
-        inputs = _seen_by_none(inputs, kept)
+        inputs = _counted(model, _seen_by_none(inputs, kept), kept)
     if prompt_length is None:
         return Batch(inputs, kept, infos, goals, tokenizer)
     if family.kind != "decoder" or not emits_tokens(model):
@@ -169,6 +172,11 @@ def batch_of_inputs(
     prompts = prompt_lengths(prompt_length, kept)
     if unroll and "input_ids" in inputs:
         goals = summed(goals, inputs["input_ids"], kept, prompts)
+    elif unroll and any(given < len(row) for given, row in zip(prompts, kept, strict=True)):
+        raise InputError(
+            "embeddings do not say which tokens were generated, whose logits an unrolled network "
+            "needs: give input_ids, or leave prompt_length out, or use unroll=False"
+        )
     return Batch(inputs, kept, infos, goals, tokenizer, prompts=prompts)
 
 
@@ -181,6 +189,20 @@ def _seen_by_none(inputs: dict[str, Tensor], kept: Kept) -> dict[str, Tensor]:
     if mask is None or any(row != tuple(range(len(row))) for row in kept):
         return inputs
     return {**inputs, "attention_mask": mask.new_ones(mask.shape)}
+
+
+def _counted(model: PreTrainedModel, inputs: dict[str, Tensor], kept: Kept) -> dict[str, Tensor]:
+    """With positions that start behind padding on the left, as ``generate`` counts them.
+
+    Without them a model with learned positions would read other positions than without padding.
+    """
+    mask = inputs.get("attention_mask")
+    if mask is None or "position_ids" in inputs or "position_ids" not in accepted_inputs(model):
+        return inputs
+    runs = all(row == tuple(range(row[0], row[-1] + 1)) for row in kept)
+    if not runs or all(row[0] == 0 for row in kept):
+        return inputs
+    return {**inputs, "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
 
 
 def _with_decoder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,10 @@ def goals_of(
             return token_index(model, target, tokenizer)
         return class_index(model, target)
 
-    if targets is None or isinstance(targets, (int, str, np.integer)):
+    as_list: Any = getattr(targets, "tolist", None)  # an array, a tensor or a number of theirs
+    if as_list is not None:
+        targets = as_list()
+    if targets is None or isinstance(targets, str) or not isinstance(targets, Iterable):
         indices = [index(targets)] * count
     else:
         listed = tuple(targets)
@@ -97,6 +100,11 @@ def goals_of(
             )
         indices = [index(each) for each in listed]
     rival = contrast if contrast == RUNNER_UP else index(contrast)
+    if rival is not None and rival in indices:
+        raise InputError(
+            f"the contrast {contrast!r} is the target itself, and the difference of a logit with "
+            "itself is zero: choose another contrast"
+        )
     return tuple(
         Goal(target, position, rival=rival)
         for target, position in zip(indices, positions, strict=True)

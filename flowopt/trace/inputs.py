@@ -34,6 +34,19 @@ Kept = tuple[tuple[int, ...], ...]
 MAIN_AXES = {"input_ids": 2, "inputs_embeds": 3, "pixel_values": 4}
 """What a model reads, and the number of its axes."""
 
+_OURS = {
+    "labels": "choose what is explained by target",
+    "use_cache": "caches stay off",
+    "past_key_values": "give all tokens instead",
+    "cache_position": "give all tokens instead",
+    "logits_to_keep": "it would move the positions of the logits",
+    "encoder_outputs": "give input_ids instead",
+    "decoder_inputs_embeds": "give decoder_input_ids instead",
+}
+"""Arguments of forward that are no inputs, or that flowopt sets itself."""
+
+_COMPANIONS = ("token_type_ids", "position_ids")
+
 
 def accepted_inputs(model: PreTrainedModel) -> Mapping[str, inspect.Parameter]:
     """Parameters of a model's forward."""
@@ -46,7 +59,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     return inspect.signature(function).parameters
 
 
-def as_tensors(model: PreTrainedModel, given: Mapping[str, ArrayLike]) -> dict[str, Tensor]:
+def as_tensors(model: PreTrainedModel, given: Mapping[str, ArrayLike | None]) -> dict[str, Tensor]:
     """Turn arrays into tensors; an axis for one example is added where it was left out.
 
     Raises
@@ -59,16 +72,20 @@ def as_tensors(model: PreTrainedModel, given: Mapping[str, ArrayLike]) -> dict[s
     accepted = accepted_inputs(model)
     tensors: dict[str, Tensor] = {}
     for name, values in given.items():
-        if name not in accepted:
+        if values is None:  # as in the model's own call
+            continue
+        if name not in accepted or accepted[name].kind is inspect.Parameter.VAR_KEYWORD:
             raise InputError(
                 f"{type(model).__name__} takes no input {name!r}; it takes "
                 f"{', '.join(n for n in accepted if n.endswith(('ids', 'mask', 'embeds')))}"
             )
+        if name in _OURS:
+            raise InputError(f"leave {name} out: {_OURS[name]}")
         try:
             tensor = torch.as_tensor(values)
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"{name} must be an array of numbers, one row per example") from None
-        tensors[name] = tensor
+        tensors[name] = _typed(name, tensor)
     for name, dims in MAIN_AXES.items():
         if name in tensors and tensors[name].ndim == dims - 1:
             tensors = {key: tensor.unsqueeze(0) for key, tensor in tensors.items()}
@@ -79,7 +96,61 @@ def as_tensors(model: PreTrainedModel, given: Mapping[str, ArrayLike]) -> dict[s
                 f"{name} must have {dims} axes ({axes}), none of them empty; its shape is "
                 f"{tuple(tensors[name].shape)}"
             )
+    _check_companions(model, tensors)
     return tensors
+
+
+def _typed(name: str, tensor: Tensor) -> Tensor:
+    """Integers of any width as the embeddings read them; other types are refused."""
+    import torch
+
+    real = tensor.is_floating_point()
+    if name.endswith("ids"):
+        if tensor.numel() and (real or tensor.is_complex() or tensor.dtype == torch.bool):
+            raise InputError(f"{name} must be integers, not {tensor.dtype}")
+        return tensor.long()
+    if (name.endswith("embeds") or name == "pixel_values") and not real:
+        raise InputError(f"{name} must be floating-point numbers, not {tensor.dtype}")
+    return tensor
+
+
+def _check_companions(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse segments, positions and embeddings that do not fit the tokens or the model."""
+    mains = [tensors[name] for name in MAIN_AXES if name in tensors]
+    if len(mains) != 1:
+        return
+    (main,) = mains
+    examples, length = main.shape[:2]
+    limits = {
+        "token_type_ids": getattr(model.config, "type_vocab_size", None),
+        "position_ids": getattr(model.config, "max_position_embeddings", None),
+    }
+    for name in _COMPANIONS:
+        values = tensors.get(name)
+        if values is None:
+            continue
+        if values.shape not in {(examples, length), (1, length)}:
+            raise InputError(
+                f"{name} must have shape {(examples, length)} like the inputs, not "
+                f"{tuple(values.shape)}"
+            )
+        limit = limits[name]
+        low, high = int(values.min()), int(values.max())
+        if low < 0:
+            raise InputError(f"{name} must not be negative; the least is {low}")
+        if isinstance(limit, int) and 0 < limit <= high:
+            raise InputError(f"{name} run up to {high}; the model has 0 to {limit - 1}")
+    channels = getattr(model.config, "num_channels", None)
+    if "pixel_values" in tensors and channels is not None and main.shape[1] != channels:
+        raise InputError(
+            f"pixel_values must have shape (b, {channels}, height, width) for this model, not "
+            f"{tuple(main.shape)}"
+        )
+    width = getattr(model.get_input_embeddings(), "embedding_dim", None)
+    if "inputs_embeds" in tensors and width is not None and main.shape[2] != width:
+        raise InputError(
+            f"inputs_embeds must have shape (b, t, {width}) for this model, not {tuple(main.shape)}"
+        )
 
 
 def check_image_size(model: PreTrainedModel, height: int, width: int) -> None:
@@ -151,7 +222,7 @@ def describe_tokens(
     return TokenInfo(tokens, special, words, tuple(ids))
 
 
-def check_vocabulary(model: PreTrainedModel, input_ids: Tensor) -> None:
+def check_vocabulary(model: PreTrainedModel, input_ids: Tensor, name: str = "input_ids") -> None:
     """Refuse token ids that the embedding does not have, which is a tokenizer of another model.
 
     Raises
@@ -160,9 +231,9 @@ def check_vocabulary(model: PreTrainedModel, input_ids: Tensor) -> None:
     """
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if input_ids.is_floating_point():
-        raise InputError("input_ids must be integers")
+        raise InputError(f"{name} must be integers")
     if rows is not None and (int(input_ids.max()) >= rows or int(input_ids.min()) < 0):
         raise InputError(
-            f"input_ids run from {int(input_ids.min())} to {int(input_ids.max())}, but the model "
+            f"{name} run from {int(input_ids.min())} to {int(input_ids.max())}, but the model "
             f"has {rows} embeddings: use the tokenizer that belongs to the model"
         )

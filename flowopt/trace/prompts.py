@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from flowopt.errors import InputError
 from flowopt.trace.goals import Goal
@@ -46,15 +49,19 @@ def given_tokens(model: PreTrainedModel, ids: Sequence[int]) -> int:
 
 def prompt_lengths(length: int | Sequence[int], kept: Kept) -> tuple[int, ...]:
     """Number of given tokens of each example."""
-    lengths = [length] * len(kept) if isinstance(length, int) else list(length)
+    if hasattr(length, "tolist"):  # an array, a tensor or a number of theirs
+        length = length.tolist()
+    lengths = list(length) if isinstance(length, Iterable) else [length] * len(kept)
     if len(lengths) != len(kept):
         raise InputError(f"{len(lengths)} prompt lengths for {len(kept)} examples")
     for given, row in zip(lengths, kept, strict=True):
+        if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
+            raise InputError(f"prompt_length must be a whole number, not {given!r}")
         if not 1 <= given <= len(row):
             raise InputError(
                 f"prompt_length={given} must be at least 1 and at most the {len(row)} tokens given"
             )
-    return tuple(lengths)
+    return tuple(int(given) for given in lengths)
 
 
 def summed(

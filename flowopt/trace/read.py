@@ -121,7 +121,7 @@ def check_inputs(model: PreTrainedModel, family: Family, batch: Batch) -> None:
     """
     for name in ("input_ids", "decoder_input_ids"):
         if name in batch.inputs:
-            check_vocabulary(model, batch.inputs[name])
+            check_vocabulary(model, batch.inputs[name], name)
     limit = None if batch.grid is not None else max_tokens(model)
     for kept in (batch.kept, batch.decoder_kept or ()):
         length = max((k[-1] + 1 for k in kept), default=0)

@@ -243,7 +243,8 @@ def examples_of(
     """
     check_inputs(model, family_of(model), batch)
     inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
-    with reading_mode(model), torch.inference_mode(False), torch.no_grad():
+    attention = ATTENTION if shares_attention(model) else "eager"
+    with reading_mode(model, attention), torch.inference_mode(False), torch.no_grad():
         logits = logits_of(model, model(**inputs, **call_options(model)))
         _, targets, rows = explained(logits, batch.goals)
     for example, trace in enumerate(traces_of(model, batch, targets, rows)):

@@ -16,10 +16,11 @@ import numpy as np
 
 from flowopt.network import FloatArray, FlowNetwork
 from flowopt.network import kernels as graph_kernels
-from flowopt.objectives import Entropy, LogBarrier, Objective, Quadratic
+from flowopt.objectives import Entropy, LogBarrier, MaxFlow, Objective, Quadratic
 from flowopt.solvers.base import RawSolution, Solver
 from flowopt.solvers.native import central_path, clipped, dual, kernels
 from flowopt.solvers.native.system import System
+from flowopt.solvers.push_relabel import PushRelabel
 
 # mu, in units of the largest capacity, below which imbalances of 1e-14, left by weights in single
 # precision, show beside slacks of mu: in chains they raised delta from 1e-8 to 1e-6
@@ -29,6 +30,8 @@ SMALL = 1e-6
 @dataclass(frozen=True)
 class Native(Solver):
     """Primal-dual and dual Newton method for `LogBarrier`, `Quadratic` and `Entropy`.
+
+    `MaxFlow`, their limit for vanishing weights, is passed to push-relabel.
 
     Parameters
     ----------
@@ -56,8 +59,10 @@ class Native(Solver):
     threads: int | None = None
 
     def refusal(self, net: FlowNetwork, objective: Objective) -> str | None:  # noqa: D102
+        if isinstance(objective, MaxFlow):
+            return PushRelabel().refusal(net, objective)
         if not isinstance(objective, LogBarrier | Quadratic | Entropy):
-            return "it is made for LogBarrier, Quadratic and Entropy"
+            return "it is made for LogBarrier, Quadratic, Entropy and MaxFlow"
         if not net.graph.contractible:
             return "an unlimited link is not its node's only way in or out, so it may lie idle"
         return None
@@ -65,6 +70,8 @@ class Native(Solver):
     def solve(  # noqa: D102
         self, net: FlowNetwork, objective: Objective, start: FloatArray | None = None
     ) -> RawSolution:
+        if isinstance(objective, MaxFlow):  # their limit, which needs no path to it
+            return PushRelabel().solve(net, objective)
         assert isinstance(objective, LogBarrier | Quadratic | Entropy)
         began = time.perf_counter()
         system = System(net.graph, self.threads)
