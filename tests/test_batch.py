@@ -277,8 +277,8 @@ def test_bad_arguments() -> None:
         fo.solve_batch([net], workers=0)
     with pytest.raises(fo.InputError, match="Unknown solver"):
         fo.solve_batch([net], solver="simplex")
-    with pytest.raises(fo.UnsupportedError, match="native cannot solve"):
-        fo.solve_batch([net, net], fo.MaxFlow(), "native")
+    with pytest.raises(fo.UnsupportedError, match="fair cannot solve"):
+        fo.solve_batch([net, net], fo.MaxFlow(), "fair")
     with pytest.raises(fo.UnsupportedError, match="Only LogBarrier"):
         fo.solve_batch([net], fo.MaxFlow(), device="cpu:torch")
     with pytest.raises(fo.InputError, match="does not run on"):

@@ -317,7 +317,7 @@ def test_a_zero_is_explained(run: Run) -> None:
         ((TEXT, "--tensor", "agg"), "did you mean 'agf'"),
         ((TEXT, "--objective", "barier"), "did you mean 'barrier'"),
         ((TEXT, "--solver", "gurobi"), "nknown solver"),
-        ((TEXT, "--objective", "maxflow", "--solver", "native"), "native cannot solve"),
+        ((TEXT, "--objective", "maxflow", "--solver", "fair"), "fair cannot solve"),
         ((TEXT, "--mu", "0"), "--mu must be a positive number"),
         ((TEXT, "--mu", "-1e-3"), "--mu must be a positive number"),
         ((TEXT, "--mu", "nan"), "--mu must be a positive number"),

@@ -160,7 +160,7 @@ def test_it_prints_well_in_colour_too():
 def test_network_without_paths_is_compared() -> None:
     table = fo.compare_solvers(fo.FlowNetwork.layered(np.zeros((2, 3, 3))), fo.MaxFlow())
     status = {row.solver: row.status for row in table.rows}
-    assert (status["push-relabel"], status["native"]) == ("optimal", "refused")
+    assert (status["push-relabel"], status["fair"]) == ("optimal", "refused")
 
 
 def test_something_else_than_networks_is_refused() -> None:

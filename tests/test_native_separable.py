@@ -65,8 +65,12 @@ def test_native_is_preferred_and_says_what_it_refuses():
     for objective in OBJECTIVES:
         assert fo.solve(networks.dense(), objective(0.1)).solver == "native"
         assert fo.solve(networks.parallel_links(), objective(0.1)).solver == "CLARABEL"
+    net = networks.dense()
+    flow = fo.solve(net, fo.MaxFlow(), "native")  # the limit of all of them
+    assert flow.status == "optimal"
+    assert flow.value == pytest.approx(net.max_flow, rel=1e-12)
     with pytest.raises(fo.UnsupportedError, match="made for"):
-        fo.solve(networks.dense(), fo.MaxFlow(), "native")
+        fo.solve(networks.dense(), fo.ProportionalFair(), "native")
 
 
 # --- other solvers and limits --------------------------------------------------------------------
