@@ -441,7 +441,7 @@ def test_a_forgotten_residual_leaks(bert):
     found.edges["encoder"][:, diagonal, diagonal] = 0.0
     assert leaks(found) > 1e-2
     with pytest.raises(UnsupportedError, match="encoder layer 0: edges and nodes disagree"):
-        conductance._check_nodes(found.edges, found.nodes, torch.float64)
+        conductance._check_nodes(found.edges, found.nodes, {}, torch.float64)
 
 
 def test_positions_that_mix_elsewhere_are_refused(bert, monkeypatch):

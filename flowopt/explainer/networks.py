@@ -17,7 +17,7 @@ from flowopt.capacities import CapacityVariant, adds_residual, compose
 from flowopt.errors import InputError
 from flowopt.explainer.sources import Sources, top_nodes
 from flowopt.network import Block, FlowNetwork, Link
-from flowopt.trace.layer import CROSS, DECODER, ENCODER
+from flowopt.trace.layer import CROSS, DECODER, DIRECT, ENCODER
 from flowopt.trace.record import Trace
 
 if TYPE_CHECKING:
@@ -86,40 +86,63 @@ def network_of(tensors: Mapping[str, Array], trace: Trace, wiring: Wiring) -> Fl
         Its players are the input tokens; where generated tokens absorb flow too, that is the
         flow through ``layer0`` behind the prompt, or through ``decoder0``.
     """
-    past = (CROSS,) if wiring.stages == "sequential" and CROSS in tensors else ()
-    given = {**tensors, **{stage: _with_way_past(tensors[stage]) for stage in past}}
+    direct = {stage: tensors[name] for stage, name in DIRECT.items() if name in tensors}
+    own = {stage: array for stage, array in tensors.items() if stage not in DIRECT.values()}
+    if direct and wiring.variants:
+        raise InputError(
+            "capacity variants know nothing of edges that lead past layers; with the baseline "
+            '"absent" leave capacities empty'
+        )
+    past = (CROSS,) if wiring.stages == "sequential" and CROSS in own else ()
+    given = {**own, **{stage: _with_way_past(own[stage]) for stage in past}}
     varied = compose(*wiring.variants).stages(given, across=(CROSS,), past=past)
     if set(varied) == {ENCODER}:
-        return _encoder_only(varied[ENCODER], trace, wiring)
+        return _encoder_only(varied[ENCODER], direct.get(ENCODER), trace, wiring)
     if set(varied) == {DECODER}:
-        return _decoder_only(varied[DECODER], trace, wiring)
+        return _decoder_only(varied[DECODER], direct.get(DECODER), trace, wiring)
     if set(varied) == {ENCODER, DECODER, CROSS}:
-        return _encoder_decoder(varied, trace, wiring)
+        return _encoder_decoder(varied, direct, trace, wiring)
     raise InputError(f"no network is known for the stages {', '.join(varied)}")
 
 
-def _encoder_only(capacities: Array, trace: Trace, wiring: Wiring) -> FlowNetwork:
-    tokens, residual = capacities.shape[1], adds_residual(wiring.variants)
-    return FlowNetwork.layered(
-        capacities, sources=top_nodes(wiring.sources, tokens, trace.readout, residual)
+def _encoder_only(
+    capacities: Array, direct: Array | None, trace: Trace, wiring: Wiring
+) -> FlowNetwork:
+    layers, tokens, _ = capacities.shape
+    residual = adds_residual(wiring.variants)
+    top = top_nodes(wiring.sources, tokens, trace.readout, residual)
+    if direct is None:
+        return FlowNetwork.layered(capacities, sources=top)
+    return FlowNetwork(
+        _sizes("layer", layers, tokens),
+        [*_chain("layer", capacities), *_to_input("layer", "layer0", direct)],
+        sources={f"layer{layers}": list(range(tokens)) if isinstance(top, str) else top},
+        sinks={"layer0": range(tokens)},
     )
 
 
-def _decoder_only(capacities: Array, trace: Trace, wiring: Wiring) -> FlowNetwork:
+def _decoder_only(
+    capacities: Array, direct: Array | None, trace: Trace, wiring: Wiring
+) -> FlowNetwork:
     layers, tokens, _ = capacities.shape
     top = _emitting(wiring.sources, tokens, trace.readout)
     prompt = tokens if trace.prompt is None or not wiring.unroll else trace.prompt
     pairs = _one_back(prompt, tokens)
     return FlowNetwork(
         _sizes("layer", layers, tokens),
-        _chain("layer", capacities),
+        [*_chain("layer", capacities), *_to_input("layer", "layer0", direct)],
         [Link("layer0", f"layer{layers}", pairs)] if len(pairs) else (),
         sources={f"layer{layers}": top},
         sinks={"layer0": range(prompt)},
     )
 
 
-def _encoder_decoder(capacities: Mapping[str, Array], trace: Trace, wiring: Wiring) -> FlowNetwork:
+def _encoder_decoder(
+    capacities: Mapping[str, Array],
+    direct: Mapping[str, Array],
+    trace: Trace,
+    wiring: Wiring,
+) -> FlowNetwork:
     own, across = capacities[DECODER], capacities[CROSS]
     depth, (layers, tokens, _) = len(capacities[ENCODER]), own.shape
     source = capacities[ENCODER].shape[1]
@@ -139,6 +162,9 @@ def _encoder_decoder(capacities: Mapping[str, Array], trace: Trace, wiring: Wiri
             links.append(Link(upper, f"middle{layer}", same, across[layer, :, source]))
             upper = f"middle{layer}"
         blocks.append(Block(upper, lower, own[layer]))
+    blocks += _to_input("encoder", "encoder0", direct.get(ENCODER))
+    blocks += _to_input("decoder", "decoder0", direct.get(DECODER))
+    blocks += _to_input("decoder", "encoder0", direct.get(CROSS))
     sinks: dict[str, Sequence[int]] = {"encoder0": range(source)}
     if trace.echo:  # the decoder reads the source's tokens, one position later
         links.append(Link("decoder0", "encoder0", _one_back(1, tokens)))
@@ -175,6 +201,12 @@ def _chain(name: str, capacities: Array) -> list[Block]:
         Block(f"{name}{layer + 1}", f"{name}{layer}", block)
         for layer, block in enumerate(capacities)
     ]
+
+
+def _to_input(name: str, tokens: str, direct: Array | None) -> list[Block]:
+    """Blocks that lead from every layer right to the input."""
+    blocks = () if direct is None else direct
+    return [Block(f"{name}{layer + 1}", tokens, block) for layer, block in enumerate(blocks)]
 
 
 def _one_back(first: int, end: int) -> NDArray[np.int64]:

@@ -15,6 +15,15 @@ node (l, j), dy/dh_{l,j} . dh_{l,j}/dalpha: residual connection, feed-forward pa
 The integral is a Gauss-Legendre sum. At each of its points all derivatives are exact, those by
 alpha by forward-mode differentiation, so that E is conserved at every node whatever the number of
 steps; only its value, y(x) - y(x'), depends on the quadrature (method.md, section 1).
+
+From the baseline "absent" (`flowopt.trace.fading`) inputs stay, and the scores of all keys change
+by (log m_j)' of their own. What that does at edge (i, j) of layer l,
+
+    D_l[i, j] = integral of A_ij (G_ij - sum_k A_ik G_ik) (log m_j)' dalpha,
+
+summed over heads, goes straight to token j: edges from every layer to the input. Node (l+1, i) then
+passes on all of E_l[i, :] and D_l[i, :], and token j has the sum of D over layers and positions:
+by what y changes as others cease to read it.
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +42,7 @@ from flowopt.errors import FlowoptWarning, UnsupportedError
 from flowopt.trace.edges import ChangeRecorder, EdgeRecorder, check_close
 from flowopt.trace.forward_mode import change_of, forward_mode
 from flowopt.trace.goals import explained
-from flowopt.trace.layer import CROSS, DECODER, ENCODER
+from flowopt.trace.layer import CROSS, DECODER, DIRECT, ENCODER
 from flowopt.trace.path import Path, PathOptions
 from flowopt.trace.read import call_options, logits_of
 from flowopt.trace.reading import reading_mode
@@ -66,6 +75,9 @@ class EdgeConductance:
         By stage; signed. Entry [l, i, j] is what passes from node j of layer l to node i above.
     nodes : mapping of str to ndarray (L + 1, t)
         For "encoder" and "decoder". Row 0 is integrated gradients, summed over the embedding.
+    direct : mapping of str to ndarray (L, q, k)
+        By stage; signed. Entry [l, i, j] is what passes from input token j straight to node i
+        above layer l, by being read there. Empty unless tokens fade.
     change : float
         y(x) - y(x'), averaged over the baselines.
     steps : int
@@ -76,11 +88,20 @@ class EdgeConductance:
     nodes: Mapping[str, Array]
     change: float
     steps: int
+    direct: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """What passes from every input token (t,), for "encoder" and "decoder"."""
+        found = {stage: rows[0].copy() for stage, rows in self.nodes.items()}
+        for stage, array in self.direct.items():
+            found[ENCODER if stage == CROSS else stage] += array.sum(axis=(0, 1))
+        return found
 
     @property
     def total(self) -> float:
-        """Sum over the input nodes; `change`, were the quadrature exact."""
-        return float(sum(rows[0].sum() for rows in self.nodes.values()))
+        """Sum over the input tokens; `change`, were the quadrature exact."""
+        return float(sum(scores.sum() for scores in self.inputs.values()))
 
     @property
     def completeness(self) -> float:
@@ -88,7 +109,7 @@ class EdgeConductance:
 
         The second keeps changes that cancel from making any error look large.
         """
-        size = 0.1 * float(sum(np.abs(rows[0]).sum() for rows in self.nodes.values()))
+        size = 0.1 * float(sum(np.abs(scores).sum() for scores in self.inputs.values()))
         error = abs(self.total - self.change)
         return error / max(abs(self.change), size) if error > 0 else 0.0
 
@@ -133,7 +154,8 @@ def edge_conductance(
     for trace, one, path in examples_of(model, batch, chosen):
         with reading_mode(model, ATTENTION), torch.inference_mode(False):
             found = _accurate(model, one, path, chosen)
-        yield replace(trace, tensors=found.edges), found
+        direct = {DIRECT[stage]: array for stage, array in found.direct.items()}
+        yield replace(trace, tensors={**found.edges, **direct}), found
 
 
 def _accurate(
@@ -160,25 +182,24 @@ def _accurate(
 def _conductance(model: PreTrainedModel, batch: Batch, path: Path, steps: int) -> EdgeConductance:
     """Conductances of a batch of one example."""
     ends = Points.ends(len(path.starts))
-    edges: dict[Place, Array] = {}
-    nodes: dict[Place, Array] = {}
+    sums: tuple[dict[Place, Array], ...] = ({}, {}, {})
     with torch.no_grad(), inputs_at(model, batch, path, ends) as (inputs, _):
         logits = logits_of(model, model(**inputs, **call_options(model)))
         values = [float(explained(row[None], batch.goals)[0]) for row in logits]
     points = Points.gauss_legendre(len(path.starts), steps)
     for some in points.chunks(chunk_size(model, batch)):
-        for found, added in zip((edges, nodes), _passes(model, batch, path, some), strict=True):
+        for found, added in zip(sums, _passes(model, batch, path, some), strict=True):
             for place, array in added.items():
                 found[place] = found.get(place, 0.0) + array
-    by_stage, node_rows = _assembled(batch, edges, nodes)
-    _check_nodes(by_stage, node_rows, model.dtype)
-    return EdgeConductance(by_stage, node_rows, float(np.dot(values, ends.weight)), steps)
+    edges, nodes, direct = _assembled(batch, *sums)
+    _check_nodes(edges, nodes, direct, model.dtype)
+    return EdgeConductance(edges, nodes, float(np.dot(values, ends.weight)), steps, direct)
 
 
 def _passes(
     model: PreTrainedModel, batch: Batch, path: Path, points: Points
-) -> tuple[dict[Place, Array], dict[Place, Array]]:
-    """Edge values and node conductances, summed over some points: three passes."""
+) -> tuple[dict[Place, Array], dict[Place, Array], dict[Place, Array]]:
+    """Edge values, node conductances, direct edges, summed over some points: three passes."""
     options = call_options(model, output_hidden_states=True)
     dual = ChangeRecorder(model, batch)
     with (
@@ -205,7 +226,11 @@ def _passes(
         place: _numpy(torch.zeros_like(change[0, :, 0]) if g is None else (g * change).sum((0, 2)))
         for (place, change), g in zip(changes.items(), by_hidden, strict=True)
     }
-    return {place: _numpy(edges) for place, edges in recorder.sums.items()}, nodes
+    edges, direct = (
+        {place: _numpy(array) for place, array in found.items()}
+        for found in (recorder.sums, recorder.direct)
+    )
+    return edges, nodes, direct
 
 
 def _hidden(outputs: Any, recorder: Recorder) -> dict[Place, Tensor]:
@@ -227,16 +252,23 @@ def _hidden(outputs: Any, recorder: Recorder) -> dict[Place, Tensor]:
 
 
 def _assembled(
-    batch: Batch, edges: Mapping[Place, Array], nodes: Mapping[Place, Array]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Edges, their diagonals completed, and nodes by stage; padding dropped."""
+    batch: Batch,
+    edges: Mapping[Place, Array],
+    nodes: Mapping[Place, Array],
+    direct: Mapping[Place, Array],
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Edges, their diagonals completed, nodes and direct edges by stage; padding dropped."""
     own = batch.decoder_kept or batch.kept
     kept = {ENCODER: (batch.kept[0],) * 2, CROSS: (own[0], batch.kept[0]), DECODER: (own[0],) * 2}
-    by_stage: dict[str, Array] = {}
-    for stage in dict.fromkeys(stage for stage, _ in edges):
-        rows, columns = kept[stage]
-        layers = [edges[stage, i] for i in range(sum(s == stage for s, _ in edges))]
-        by_stage[stage] = np.stack([layer[np.ix_(rows, columns)] for layer in layers])
+
+    def stacked(given: Mapping[Place, Array]) -> dict[str, Array]:
+        found = {}
+        for stage in dict.fromkeys(stage for stage, _ in given):
+            layers = [given[stage, i] for i in range(sum(s == stage for s, _ in given))]
+            found[stage] = np.stack([layer[np.ix_(*kept[stage])] for layer in layers])
+        return found
+
+    by_stage = stacked(edges)
     node_rows = {
         stage: np.stack([nodes[stage, i][list(kept[stage][0])] for i in range(len(layers) + 1)])
         for stage, layers in by_stage.items()
@@ -247,25 +279,29 @@ def _assembled(
         by_stage[stage][:, diagonal, diagonal] = 0.0
         rest = rows_of[:-1] - by_stage[stage].sum(axis=1)
         by_stage[stage][:, diagonal, diagonal] = rest
-    return by_stage, node_rows
+    return by_stage, node_rows, stacked(direct)
 
 
 def _check_nodes(
-    edges: Mapping[str, Array], nodes: Mapping[str, Array], dtype: torch.dtype
+    edges: Mapping[str, Array],
+    nodes: Mapping[str, Array],
+    direct: Mapping[str, Array],
+    dtype: torch.dtype,
 ) -> None:
     """Refuse conductances that are not conserved: then nodes are joined in some other way.
 
     Columns add up to their nodes by construction; here are the rows, and the encoder's top.
     """
     for stage, rows in nodes.items():
-        leaving = edges[stage].sum(axis=2)
-        if stage == DECODER and CROSS in edges:
-            leaving = leaving + edges[CROSS].sum(axis=2)
+        joined = (stage, CROSS) if stage == DECODER and CROSS in edges else (stage,)
+        parts = [found[s] for found in (edges, direct) for s in joined if s in found]
+        leaving = sum(part.sum(axis=2) for part in parts)
         pairs = [(f"{stage} layer {i}", leaving[i], rows[i + 1]) for i in range(len(leaving))]
         if stage == ENCODER and CROSS in edges:
             pairs.append(("the encoder's top", edges[CROSS].sum(axis=(0, 1)), rows[-1]))
         for name, found, expected in pairs:
-            size = max(np.abs(rows).sum(axis=1).max(), np.abs(edges[stage]).sum(axis=(1, 2)).max())
+            sizes = [np.abs(part).sum(axis=(1, 2)).max() for part in parts]
+            size = max(np.abs(rows).sum(axis=1).max(), *sizes)
             check_close(name, float(np.abs(found - expected).max()), float(size), dtype)
 
 

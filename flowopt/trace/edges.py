@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Place = tuple[str, int]
 
-__all__ = ["ChangeRecorder", "EdgeRecorder", "check_close", "edge_values"]
+__all__ = ["ChangeRecorder", "EdgeRecorder", "check_close", "edge_values", "fading_values"]
 
 # the recorders below keep sums of their own
 _NOTHING = Reduction(lambda layer: layer.attention)
@@ -49,7 +49,11 @@ class ChangeRecorder(Recorder):
 
 
 class EdgeRecorder(Recorder):
-    """Sums edge values over the points, in the backward pass."""
+    """Sums edge values over the points, in the backward pass.
+
+    `sums` has what passes along the edges; `direct`, where tokens fade, what their fading alone
+    does at every edge.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class EdgeRecorder(Recorder):
         super().__init__(model, family_of(model), batch, _NOTHING)
         self.changes = changes
         self.sums: dict[Place, Tensor] = {}
+        self.direct: dict[Place, Tensor] = {}
 
     def finish(
         self,
@@ -80,6 +85,9 @@ class EdgeRecorder(Recorder):
         edges = edge_values(layer, key_change, value_change, slopes).sum((0, 1))
         _check_edges(call.place, edges, by_parts[1:], changes)
         self.sums[call.place] = edges
+        if call.fading is not None:
+            by_score = call.fading.change(call.place[0], *parts[:2])
+            self.direct[call.place] = fading_values(layer, by_score).sum((0, 1))
 
 
 def edge_values(
@@ -109,6 +117,21 @@ def edge_values(
     by_key.mul_(layer.gradient - mean)
     by_value = layer.output_gradient @ value_change.transpose(-1, -2)
     return by_value.add_(by_key).mul_(layer.attention)
+
+
+def fading_values(layer: AttentionLayer, score_change: Tensor) -> Tensor:
+    """What the fading of the keys does at the edges of one attention layer: (n, H, q, k).
+
+    Parameters
+    ----------
+    layer : AttentionLayer
+        As in `edge_values`.
+    score_change : Tensor (n, 1, q, k)
+        Derivatives of the scores by alpha, embeddings and keys held, times the weights.
+    """
+    assert layer.gradient is not None
+    mean = (layer.attention * layer.gradient).sum(-1, keepdim=True)
+    return layer.attention * (layer.gradient - mean) * score_change
 
 
 def _check_edges(

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CROSS", "DECODER", "ENCODER", "AttentionLayer", "LayerFunction", "Reduction"]
+__all__ = ["CROSS", "DECODER", "DIRECT", "ENCODER", "AttentionLayer", "LayerFunction", "Reduction"]
 
 ENCODER, DECODER, CROSS = "encoder", "decoder", "cross"
 """The stages: self-attention that sees all, causal self-attention, attention to an encoder."""
+
+DIRECT = {stage: f"{stage}, direct" for stage in (ENCODER, DECODER, CROSS)}
+"""Edges from every layer of a stage right to the input tokens that its keys stand for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 Along a path every token that may move has the embedding x' + alpha (x - x'), alpha from 0 to 1;
 the pixels of an image move instead of its patches. Special tokens keep their embeddings, position
-and segment embeddings stay as they are.
+and segment embeddings stay as they are. From the baseline "absent" embeddings stay too, and tokens
+fade into the attention of the others (`flowopt.trace.fading`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowopt.errors import InputError
+from flowopt.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
     from flowopt.trace.batch import Batch
 
-__all__ = ["BASELINES", "Path", "PathOptions", "path_of"]
+__all__ = ["ABSENT", "BASELINES", "Path", "PathOptions", "path_of"]
 
-BASELINES = ("pad", "mask", "unknown", "zero")
+ABSENT = "absent"
+"""The start of a path at which no token that moves is read by any other."""
+
+BASELINES = ("pad", "mask", "unknown", "zero", ABSENT)
 """Named starts of a path: the embedding of that token, or zeros, at every token that moves."""
 
 _TOKENS = BASELINES[:3]
@@ -41,9 +45,10 @@ class PathOptions:
     steps : int
         Points of the Gauss-Legendre quadrature on each path.
     baselines : None, or one baseline, or a sequence of them
-        "pad", "mask", "unknown" (embeddings of these tokens) or "zero"; a token id; token ids
-        (t,); embeddings (t, d); for an image pixels (channels, height, width). Results of several
-        are averaged. None takes those of "pad", "mask" and "unknown" that the model has (and
+        "pad", "mask", "unknown" (embeddings of these tokens) or "zero"; "absent" (tokens fade out
+        of attention: as near as a path comes to deleting them); a token id; token ids (t,);
+        embeddings (t, d); for an image pixels (channels, height, width). Results of several are
+        averaged. None takes those of "pad", "mask" and "unknown" that the model has (and
         whose embedding is not zero), "zero" where it has none, and zeros for images. Arrays are
         meant for the input's tokens; the prefix of an encoder-decoder does not move along their
         paths.
@@ -94,7 +99,7 @@ class Path:
 
     Parameters
     ----------
-    starts : tuple of int, "zero" or ndarray
+    starts : tuple of int, "zero", "absent" or ndarray
         Baselines; names of tokens have become ids.
     fixed : mapping of str to Tensor (positions,)
         For "source" and "prefix" which positions, padding included, do not move.
@@ -102,6 +107,16 @@ class Path:
 
     starts: tuple[Any, ...]
     fixed: Mapping[str, Tensor]
+
+    @property
+    def fades(self) -> tuple[bool, ...]:
+        """From which starts tokens fade in, instead of being moved."""
+        return tuple(_plain(start) and start == ABSENT for start in self.starts)
+
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """For "source" and "prefix", which positions move."""
+        return {side: ~fixed for side, fixed in self.fixed.items()}
 
     def ends(self, x: Tensor, side: str, lookup: Callable[[Tensor], Tensor]) -> Tensor:
         """Baselines (B, t, d) of an input x (1, t, d); `lookup` embeds ids (1, t)."""
@@ -113,6 +128,9 @@ class Path:
         for start in self.starts:
             if isinstance(start, np.ndarray):
                 found.append(x if side == "prefix" else _given(start, x, lookup))
+                continue
+            if start == ABSENT:
+                found.append(x)
                 continue
             end = torch.zeros_like(x)
             if start != "zero":
@@ -130,10 +148,16 @@ def path_of(model: PreTrainedModel, batch: Batch, options: PathOptions) -> Path:
         If a baseline does not fit the input, or the model has no such token.
     """
     listed = options.listed
+    if listed and ABSENT in [each for each in listed if _plain(each)]:
+        _check_fades(model)
     if "pixel_values" in batch.inputs:
         import torch
 
         starts = listed or ("zero",)
+        if ABSENT in [each for each in starts if _plain(each)]:
+            raise InputError(
+                "patches of an image cannot fade yet: its baselines are 'zero' or pixels (c, h, w)"
+            )
         if any(isinstance(start, int) or start in _TOKENS for start in starts if _plain(start)):
             raise InputError(
                 "images have no tokens: their baselines are 'zero' or pixels (c, h, w)"
@@ -178,9 +202,19 @@ def _fixed(model: PreTrainedModel, batch: Batch, prefix_moves: bool) -> dict[str
     return found
 
 
+def _check_fades(model: PreTrainedModel) -> None:
+    from flowopt.trace.shared import shares_attention
+
+    if not shares_attention(model):
+        raise UnsupportedError(
+            f"{type(model).__name__} computes attention by code of its own, so that tokens cannot "
+            'fade out of it: choose another baseline than "absent"'
+        )
+
+
 def _start(baseline: Any, ids: Mapping[str, int | None], model: PreTrainedModel) -> Any:
     """A baseline whose name has become a token id that the model has."""
-    if not _plain(baseline) or baseline == "zero":
+    if not _plain(baseline) or baseline in ("zero", ABSENT):
         return baseline
     if isinstance(baseline, str):
         if ids[baseline] is None:

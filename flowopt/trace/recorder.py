@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from flowopt.errors import UnsupportedError
+from flowopt.trace.fading import Fading, current_fading
 from flowopt.trace.layer import CROSS, DECODER, ENCODER, AttentionLayer, Reduction
 from flowopt.trace.parts import (
     check_finite,
@@ -89,7 +90,7 @@ class Recorder:
             check_weights(weights, parts, place)
             self.record(place, weights, None, self.named(module, weights, parts))
             return output
-        call = Call(self, place, run, module, options)
+        call = Call(self, place, run, module, options, current_fading())
         return _Recomputed.apply(call, *parts)  # type: ignore[no-any-return,no-untyped-call]
 
     def finish(
@@ -223,6 +224,7 @@ class Call:
     run: Callable[..., Any]
     module: Any
     options: Mapping[str, Any]
+    fading: Fading | None = None  # the backward pass may run in another thread
 
 
 class _Recomputed(torch.autograd.Function):

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowopt.trace.fading import current_fading
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -41,7 +43,9 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attention for models whose config names `ATTENTION`."""
     eager = eager_of(module)
-    recorder = _current.get()
+    recorder, faded = _current.get(), current_fading()
+    if faded is not None:
+        attention_mask = faded.onto(attention_mask, module, query, key)
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         output, weights = eager(module, query, key, value, attention_mask, **options)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowopt.trace.batch import Batch
+from flowopt.trace.fading import Fading, fading
 from flowopt.trace.families import family_of
 from flowopt.trace.forward_mode import changing
 from flowopt.trace.goals import Goal, emits_tokens, explained, rival_of
@@ -19,7 +20,7 @@ from flowopt.trace.layer import LayerFunction, Reduction
 from flowopt.trace.path import Path, PathOptions, path_of
 from flowopt.trace.read import call_options, check_inputs, logits_of, record_outputs, traces_of
 from flowopt.trace.reading import embeddings_of, reading_mode
-from flowopt.trace.recorder import Recorder
+from flowopt.trace.recorder import Recorder, stage_of
 from flowopt.trace.shared import ATTENTION, recording, shares_attention
 
 if TYPE_CHECKING:
@@ -142,10 +143,21 @@ def inputs_at(
         handles.append(model.get_encoder().register_forward_pre_hook(enter("source")))
         handles.append(model.get_decoder().register_forward_pre_hook(enter("prefix")))
     try:
-        yield _expanded(model, batch.inputs, len(points.alpha), move), leaves
+        with fading(_fading(model, path, points, tangent)):
+            yield _expanded(model, batch.inputs, len(points.alpha), move), leaves
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _fading(model: PreTrainedModel, path: Path, points: Points, tangent: bool) -> Fading | None:
+    """How tokens fade at these points; None where none does."""
+    faded = torch.tensor(path.fades)[torch.as_tensor(points.baseline)]
+    if not bool(faded.any()):
+        return None
+    kind = family_of(model).kind
+    stages = {module: stage_of(kind, name) for name, module in model.named_modules()}
+    return Fading(stages, path.moving, faded, points, tangent)
 
 
 def _single(batch: Batch, example: int, target: int, logits: Tensor) -> Batch:
