@@ -222,3 +222,33 @@ def test_images_are_refused():
 def test_names_of_direct_edges():
     assert set(DIRECT) == {ENCODER, DECODER, CROSS}
     assert not set(DIRECT) & set(DIRECT.values())
+
+
+# --- half absent, half other tokens -----------------------------------------------------------
+def test_mixed_is_half_of_each(bert):
+    model, given = bert
+    one = {"input_ids": given["input_ids"][:1]}
+    absent = faded(model, one, steps=4)
+    tokens = faded(model, one, steps=4, baselines=None)
+    mixed = faded(model, one, steps=4, baselines="mixed")
+    half = (absent.inputs[ENCODER] + tokens.inputs[ENCODER]) / 2
+    np.testing.assert_allclose(mixed.inputs[ENCODER], half, atol=1e-9)
+    assert mixed.change == pytest.approx((absent.change + tokens.change) / 2)
+    assert leaks(mixed) < 1e-6
+
+
+def test_mixed_stands_alone():
+    with pytest.raises(InputError, match="a mixture already"):
+        PathOptions(baselines=("mixed", "pad"))
+
+
+def test_presence_flow_is_a_method():
+    found = fo.explain(tiny_model(), wordpiece_tokenizer(), "a gripping film", "presence-flow")
+    assert found.status == "optimal"
+    assert found.settings["tensor"] == "presence(steps=16)"
+    assert found.settings["objective"] == "Entropy(tau=10.0)"
+    assert found.settings["options"]["steps"] == 16
+    other = fo.explain(
+        tiny_model(), wordpiece_tokenizer(), "a gripping film", "presence-flow", steps=4, tau=1.0
+    )
+    assert other.settings["tensor"] == "presence(steps=4)"

@@ -6,11 +6,13 @@ import functools
 import inspect
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flowopt.errors import FlowoptWarning, InputError
 from flowopt.methods.registry import MethodSpec
 from flowopt.tensors import available_tensors, tensor_spec
+from flowopt.trace.path import MIXED
 
 if TYPE_CHECKING:
     from flowopt.attribution import Attribution
@@ -36,6 +38,9 @@ _OBJECTIVES = {
 _GAF = ("af", "gf", "agf")
 _CONDUCTANCE = "conductance-flow"
 """Flow on edge conductance under the barrier; also "conductance-barrier"."""
+_PRESENCE = "presence-flow"
+_TAU = 10.0
+"""Weight at which the entropy flow is nearly the feasible flow that is nearest to capacities."""
 
 
 def flow(
@@ -103,7 +108,8 @@ def flow_specs() -> Iterator[MethodSpec]:
     tensors = available_tensors()
     yield from (_spec(f"{t}-{o}", t, o) for t in _GAF for o in ("maxflow", "barrier"))
     yield _spec(_CONDUCTANCE, "conductance", "barrier")
-    others = (t for t in tensors if t not in (*_GAF, "conductance"))
+    yield _presence()
+    others = (t for t in tensors if t not in (*_GAF, "conductance", "presence"))
     yield from (_spec(f"{tensor}-barrier", tensor, "barrier") for tensor in others)
 
 
@@ -111,10 +117,19 @@ def flow_spec(name: str) -> MethodSpec | None:
     """The flow method of a name such as "agf-barrier"; None if it is no such name."""
     if name == _CONDUCTANCE:
         return _spec(name, "conductance", "barrier")
+    if name == _PRESENCE:
+        return _presence()
     tensor, _, objective = name.rpartition("-")
     if objective not in _OBJECTIVES or tensor not in available_tensors():
         return None
     return _spec(name, tensor, objective)
+
+
+def _presence() -> MethodSpec:
+    """The method of paper_repro/beyond: presence conductances, entropy flow, 16 points a path."""
+    spec = _spec(_PRESENCE, "presence", "entropy")
+    function = functools.partial(spec.function, tau=_TAU, steps=16)
+    return replace(spec, function=function, cost=spec.cost.replace("32", "16"))
 
 
 def _spec(name: str, tensor: str, objective: str) -> MethodSpec:
@@ -155,6 +170,7 @@ def _tensor(name: str, steps: int | None, baselines: Any) -> Any:
 
     made: dict[str, Any] = {
         "conductance": Conductance,
+        "presence": functools.partial(Conductance, baselines=MIXED),
         "agf-path": AttentionPath,
         "agf-path-signed": functools.partial(AttentionPath, signed=True),
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowopt.tensors.registry import TensorSpec, register_spec
 from flowopt.trace.layer import AttentionLayer
-from flowopt.trace.path import PathOptions
+from flowopt.trace.path import MIXED, PathOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,18 +43,27 @@ class Conductance(PathOptions):
     steps, baselines, prefix, tolerance
         See `flowopt.trace.path.PathOptions`.
 
+    From the baseline "absent" tokens fade out of attention in all layers, and every layer then
+    has edges right to the input: flow ends where a token is read. "mixed" takes half of that and
+    half of the default; the tensor is then called "presence".
+
     Examples
     --------
     >>> Conductance(steps=64, baselines="mask").spec.name
     "conductance(steps=64, baselines='mask')"
+    >>> Conductance(baselines="mixed").spec.name
+    'presence'
     """
 
     @property
     def spec(self) -> TensorSpec:
         """The tensor with these options."""
+        mixed = self.listed == (MIXED,)
         return TensorSpec(
-            _name("conductance", self),
-            reader=_conductance_reader(self),
+            _name("presence", replace(self, baselines=None))
+            if mixed
+            else _name("conductance", self),
+            reader=_presence_reader(self) if mixed else _conductance_reader(self),
             signed=True,
             residual=True,
             reference="method.md, section 1; of nodes: Dhamdhere, Sundararajan & Yan (2019)",
@@ -104,6 +113,14 @@ def _conductance_reader(options: PathOptions) -> Reader:
     return read
 
 
+def _presence_reader(options: PathOptions) -> Reader:
+    def read(model: PreTrainedModel, batch: Batch) -> Iterator[Trace]:
+        """Edge conductance, half of it as tokens fade out of attention, half as they change."""
+        return _conductance_reader(options)(model, batch)
+
+    return read
+
+
 def _attention_reader(options: AttentionPath) -> Reader:
     def read(model: PreTrainedModel, batch: Batch) -> Iterator[Trace]:
         """Attention times gradient, averaged over heads and along a path of inputs."""
@@ -138,5 +155,10 @@ def _name(name: str, options: PathOptions) -> str:
     return f"{name}({', '.join(said)})" if said else name
 
 
-for _options in (Conductance(), AttentionPath(), AttentionPath(signed=True)):
+for _options in (
+    Conductance(),
+    Conductance(baselines=MIXED),
+    AttentionPath(),
+    AttentionPath(signed=True),
+):
     register_spec(_options.spec)

@@ -181,12 +181,12 @@ def _accurate(
 
 def _conductance(model: PreTrainedModel, batch: Batch, path: Path, steps: int) -> EdgeConductance:
     """Conductances of a batch of one example."""
-    ends = Points.ends(len(path.starts))
+    ends = Points.ends(path.shares)
     sums: tuple[dict[Place, Array], ...] = ({}, {}, {})
     with torch.no_grad(), inputs_at(model, batch, path, ends) as (inputs, _):
         logits = logits_of(model, model(**inputs, **call_options(model)))
         values = [float(explained(row[None], batch.goals)[0]) for row in logits]
-    points = Points.gauss_legendre(len(path.starts), steps)
+    points = Points.gauss_legendre(path.shares, steps)
     for some in points.chunks(chunk_size(model, batch)):
         for found, added in zip(sums, _passes(model, batch, path, some), strict=True):
             for place, array in added.items():

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
     from flowopt.trace.batch import Batch
 
-__all__ = ["ABSENT", "BASELINES", "Path", "PathOptions", "path_of"]
+__all__ = ["ABSENT", "BASELINES", "MIXED", "Path", "PathOptions", "path_of"]
 
 ABSENT = "absent"
 """The start of a path at which no token that moves is read by any other."""
 
-BASELINES = ("pad", "mask", "unknown", "zero", ABSENT)
+MIXED = "mixed"
+"""Half of what comes from "absent", and half of what comes from the model's own tokens (None)."""
+
+BASELINES = ("pad", "mask", "unknown", "zero", ABSENT, MIXED)
 """Named starts of a path: the embedding of that token, or zeros, at every token that moves."""
 
 _TOKENS = BASELINES[:3]
@@ -46,12 +49,12 @@ class PathOptions:
         Points of the Gauss-Legendre quadrature on each path.
     baselines : None, or one baseline, or a sequence of them
         "pad", "mask", "unknown" (embeddings of these tokens) or "zero"; "absent" (tokens fade out
-        of attention: as near as a path comes to deleting them); a token id; token ids (t,);
-        embeddings (t, d); for an image pixels (channels, height, width). Results of several are
-        averaged. None takes those of "pad", "mask" and "unknown" that the model has (and
-        whose embedding is not zero), "zero" where it has none, and zeros for images. Arrays are
-        meant for the input's tokens; the prefix of an encoder-decoder does not move along their
-        paths.
+        of attention: as near as a path comes to deleting them); "mixed" (alone: half "absent",
+        half None); a token id; token ids (t,); embeddings (t, d); for an image pixels (channels,
+        height, width). Results of several are averaged. None takes those of "pad", "mask" and
+        "unknown" that the model has (and whose embedding is not zero), "zero" where it has none,
+        and zeros for images. Arrays are meant for the input's tokens; the prefix of an
+        encoder-decoder does not move along their paths.
     prefix : bool
         Whether generated tokens move too. If not, what is integrated is the effect of the given
         tokens alone, the generated ones being as they are.
@@ -79,8 +82,11 @@ class PathOptions:
         limit = self.tolerance
         if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
             raise InputError(f"tolerance must be a positive number or None, not {limit!r}")
-        if self.listed == ():
+        listed = self.listed
+        if listed == ():
             raise InputError("give at least one baseline, or None for the default ones")
+        if listed and len(listed) > 1 and MIXED in [each for each in listed if _plain(each)]:
+            raise InputError('"mixed" is a mixture already: give it alone, or list its parts')
 
     @property
     def listed(self) -> tuple[int | str | np.ndarray[Any, Any], ...] | None:
@@ -103,10 +109,18 @@ class Path:
         Baselines; names of tokens have become ids.
     fixed : mapping of str to Tensor (positions,)
         For "source" and "prefix" which positions, padding included, do not move.
+    given : tuple of float or None
+        The share that each start has in the average; None: equal ones.
     """
 
     starts: tuple[Any, ...]
     fixed: Mapping[str, Tensor]
+    given: tuple[float, ...] | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What part each start has in the average; they sum to 1."""
+        return self.given or (1.0 / len(self.starts),) * len(self.starts)
 
     @property
     def fades(self) -> tuple[bool, ...]:
@@ -148,13 +162,14 @@ def path_of(model: PreTrainedModel, batch: Batch, options: PathOptions) -> Path:
         If a baseline does not fit the input, or the model has no such token.
     """
     listed = options.listed
-    if listed and ABSENT in [each for each in listed if _plain(each)]:
+    names = [each for each in listed or () if _plain(each)]
+    if ABSENT in names or MIXED in names:
         _check_fades(model)
     if "pixel_values" in batch.inputs:
         import torch
 
         starts = listed or ("zero",)
-        if ABSENT in [each for each in starts if _plain(each)]:
+        if ABSENT in names or MIXED in names:
             raise InputError(
                 "patches of an image cannot fade yet: its baselines are 'zero' or pixels (c, h, w)"
             )
@@ -164,14 +179,13 @@ def path_of(model: PreTrainedModel, batch: Batch, options: PathOptions) -> Path:
             )
         return Path(starts, {"source": torch.zeros(0, dtype=torch.bool)})
     ids = {name: _token_id(model, batch.tokenizer, name) for name in _TOKENS}
-    if listed is None:
-        # the same token under two names (as in GPT-2) is one baseline
-        listed = tuple(
-            dict.fromkeys(i for i in ids.values() if i is not None and _trained(model, i))
-        ) or ("zero",)
-    return Path(
-        tuple(_start(each, ids, model) for each in listed), _fixed(model, batch, options.prefix)
-    )
+    fixed = _fixed(model, batch, options.prefix)
+    # the same token under two names (as in GPT-2) is one baseline
+    own = tuple(dict.fromkeys(i for i in ids.values() if i is not None and _trained(model, i)))
+    own = own or ("zero",)
+    if names == [MIXED]:
+        return Path((ABSENT, *own), fixed, (0.5, *[0.5 / len(own)] * len(own)))
+    return Path(tuple(_start(each, ids, model) for each in listed or own), fixed)
 
 
 def _fixed(model: PreTrainedModel, batch: Batch, prefix_moves: bool) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Points:
     alpha : ndarray (n,)
         How far along it: 0 at the baseline, 1 at the input.
     weight : ndarray (n,)
-        Of the quadrature, divided by the number of paths.
+        Of the quadrature, times the share of the path.
     """
 
     baseline: NDArray[np.intp]
@@ -58,22 +58,23 @@ class Points:
     weight: NDArray[np.float64]
 
     @classmethod
-    def gauss_legendre(cls, paths: int, steps: int) -> Self:
-        """All points: exact for polynomials of degree 2 steps - 1 in alpha."""
+    def gauss_legendre(cls, shares: Sequence[float], steps: int) -> Self:
+        """All points of paths: exact for polynomials of degree 2 steps - 1 in alpha."""
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         return cls(
-            np.repeat(np.arange(paths), steps),
-            np.tile((nodes + 1.0) / 2.0, paths),
-            np.tile(weights / (2.0 * paths), paths),
+            np.repeat(np.arange(len(shares)), steps),
+            np.tile((nodes + 1.0) / 2.0, len(shares)),
+            np.outer(shares, weights / 2.0).ravel(),
         )
 
     @classmethod
-    def ends(cls, paths: int) -> Self:
-        """The input itself, then every baseline; weights 1 and -1 / paths."""
+    def ends(cls, shares: Sequence[float]) -> Self:
+        """The input itself, then every baseline; weights 1 and minus the share of its path."""
+        paths = len(shares)
         return cls(
             np.array([0, *range(paths)]),
             np.array([1.0, *[0.0] * paths]),
-            np.array([1.0, *[-1.0 / paths] * paths]),
+            np.array([1.0, *(-share for share in shares)]),
         )
 
     def chunks(self, size: int) -> Iterator[Points]:
@@ -281,7 +282,7 @@ def path_averages(
     """
     family, shared = family_of(model), shares_attention(model)
     for trace, one, path in examples_of(model, batch, options):
-        points = Points.gauss_legendre(len(path.starts), int(options.steps))
+        points = Points.gauss_legendre(path.shares, int(options.steps))
         sums: dict[str, NDArray[np.float64]] = {}
         for some in points.chunks(chunk_size(model, one)):
             count = len(some.alpha)
