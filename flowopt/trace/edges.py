@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ChangeRecorder", "EdgeRecorder", "check_close", "edge_values", "fading_values"]
 
+_ROUNDING = 1e-7
+"""Conductances of logits, below which they are rounding themselves."""
+
 # the recorders below keep sums of their own
 _NOTHING = Reduction(lambda layer: layer.attention)
 
@@ -159,8 +162,8 @@ def check_close(what: str, error: float, size: float, dtype: torch.dtype) -> Non
     """
     # many models take the softmax in float32, whatever their own numbers are
     tolerance = min(1e4 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps), 0.05)
-    # Not "error > tolerance": NaN must be refused as well.
-    if not error <= tolerance * size:
+    # Not "error > tolerance": NaN must be refused as well. Of a constant only rounding is left.
+    if not error <= tolerance * max(size, _ROUNDING):
         raise UnsupportedError(
             f"{what}: edges and nodes disagree by {error:.3g} of {size:.3g}. Edge conductance "
             "needs attention that is a softmax of scaled products of queries and keys plus a "

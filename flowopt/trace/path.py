@@ -181,8 +181,8 @@ def path_of(model: PreTrainedModel, batch: Batch, options: PathOptions) -> Path:
     ids = {name: _token_id(model, batch.tokenizer, name) for name in _TOKENS}
     fixed = _fixed(model, batch, options.prefix)
     # the same token under two names (as in GPT-2) is one baseline
-    own = tuple(dict.fromkeys(i for i in ids.values() if i is not None and _trained(model, i)))
-    own = own or ("zero",)
+    trained = (i for i in ids.values() if i is not None and _trained(model, i))
+    own: tuple[int | str, ...] = tuple(dict.fromkeys(trained)) or ("zero",)
     if names == [MIXED]:
         return Path((ABSENT, *own), fixed, (0.5, *[0.5 / len(own)] * len(own)))
     return Path(tuple(_start(each, ids, model) for each in listed or own), fixed)
