@@ -175,15 +175,19 @@ class Subject:
         UnsupportedError
             If the model makes its embeddings in another way, or its logits cannot be used.
         """
+        return self.rows_of(embeddings)[:, self.target.index]
+
+    def rows_of(self, embeddings: Tensor) -> Tensor:
+        """All logits (n, classes) of embeddings (n, t, d); see `logit_of`."""
         import torch
 
         count = len(embeddings)
         if count > 1 and not self._takes_batches:
-            return torch.cat([self.logit_of(row) for row in torch.split(embeddings, 1)])
+            return torch.cat([self.rows_of(row) for row in torch.split(embeddings, 1)])
         inputs = {name: part.expand(count, *part.shape[1:]) for name, part in self.inputs.items()}
         with self._replaced(embeddings):
             logits = self.call(inputs)
-        return self._rows(logits)[:, self.target.index]
+        return self._rows(logits)
 
     def logits_without_gradient(self, embeddings: Tensor) -> Array:
         """The explained logit (n,) of many embeddings (n, t, d), in internal batches."""
@@ -230,9 +234,21 @@ class Subject:
         InputError
             If nothing is left of a text.
         """
+        found: dict[int, float] = {}
+        for indices, rows in self.shortened_rows(kept):
+            found |= zip(indices, rows[:, self.target.index].double().tolist(), strict=True)
+        return np.array([found[index] for index in range(len(found))])
+
+    def shortened_rows(self, kept: Iterable[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """All logits (n, classes) of texts cut down as in `shortened_logits`, call by call.
+
+        Yields
+        ------
+        list of int, Tensor (n, classes)
+            Which of the kept sets a call of the model was about, and what it answered.
+        """
         import torch
 
-        found: dict[int, float] = {}
         for group in self._equally_long(list(kept)):
             rows = torch.tensor([row for _, row in group])
             inputs = {}
@@ -243,9 +259,7 @@ class Subject:
             with torch.no_grad():
                 logits = self.call(inputs)
             places = [self._place_in(row) for _, row in group]
-            values = self._rows(logits, places)[:, self.target.index].double().tolist()
-            found |= {index: value for (index, _), value in zip(group, values, strict=True)}
-        return np.array([found[index] for index in range(len(found))])
+            yield [index for index, _ in group], self._rows(logits, places)
 
     def _equally_long(self, kept: list[Sequence[int]]) -> Iterator[list[tuple[int, Sequence[int]]]]:
         """Numbered rows of one length, at most one call of the model's at a time."""
