@@ -20,6 +20,8 @@ _EXPORTS = {
     "Certificate": "flowopt.solution",
     "Conductance": "flowopt.tensors",
     "Entropy": "flowopt.objectives",
+    "Evaluation": "flowopt.evaluation",
+    "Example": "flowopt.evaluation",
     "Explainer": "flowopt.explainer",
     "Facts": "flowopt.objectives",
     "FlowNetwork": "flowopt.network",
@@ -46,6 +48,7 @@ _EXPORTS = {
     "attention_flow": "flowopt.methods",
     "benchmark_solvers": "flowopt.comparison.runs",
     "compare_solvers": "flowopt.comparison",
+    "evaluate": "flowopt.evaluation",
     "explain": "flowopt.methods",
     "flow_attributions": "flowopt.sensitivity.torch_layer",
     "head_statistic": "flowopt.tensors",
@@ -63,7 +66,8 @@ _EXPORTS = {
 _MODULES = {
     name: f"flowopt.{name}"
     for name in (
-        "axioms", "capacities", "errors", "methods", "solvers", "tensors", "trace", "viz",
+        "axioms", "capacities", "errors", "evaluation", "methods", "solvers", "tensors", "trace",
+        "viz",
     )
 } | {"slalom": "flowopt.methods.slalom"}  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     "flowopt", "numpy", "scipy", "numba", "cvxpy", "clarabel", "ecos", "scs", "highspy", "osqp",
-    "torch", "transformers", "captum",
+    "torch", "transformers", "captum", "pyarrow", "joblib", "distributed",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``flowopt explain``, ``compare``, ``benchmark``, ``axioms``, and lists.
+"""The command line: ``explain``, ``compare``, ``benchmark``, ``axioms``, ``evaluate``, and lists.
 
 Only typer is imported here; torch, transformers and solvers load inside the commands that use
 them, so that ``flowopt --help`` answers at once.
@@ -13,6 +13,7 @@ import typer
 from flowopt.cli import axioms as _axioms
 from flowopt.cli import benchmark as _benchmark
 from flowopt.cli import compare as _compare
+from flowopt.cli import evaluate as _evaluate
 from flowopt.cli import explain as _explain
 from flowopt.cli import methods as _methods
 from flowopt.cli.listings import models, solvers, tensors
@@ -33,7 +34,9 @@ for _command, _examples in (
     (_compare.compare, _compare.EXAMPLES),
     (_benchmark.benchmark, _benchmark.EXAMPLES),
     (_axioms.axioms, _axioms.EXAMPLES),
+    (_evaluate.evaluate, _evaluate.EXAMPLES),
     (_methods.methods, _methods.EXAMPLES),
+    (_evaluate.metrics, None),
     (solvers, None),
     (tensors, None),
     (models, None),
