@@ -185,3 +185,21 @@ def test_digests_tell_texts_and_marks_apart():
     assert plain.text_digest == marked.text_digest != Example("a", "A Film").text_digest
     assert plain.data_digest != marked.data_digest
     assert plain.data_digest != Example("a", "A film", 1).data_digest
+
+
+def test_labels_that_only_look_like_numbers():
+    labels = ["²", "--5", "-3", " 4 "]
+    found = read_dataset([{"text": "a", "label": label} for label in labels])
+    assert [example.label for example in found] == ["²", "--5", -3, 4]
+
+
+def test_a_named_column_that_a_later_row_lacks():
+    with pytest.raises(fo.InputError, match="number 1 has no 'body'"):
+        list(read_dataset([{"body": "a"}, {"id": "b"}], text="body"))
+
+
+def test_a_generator_with_a_filter_loses_nothing_to_a_first_look():
+    rows = ({"text": letter, "split": letter} for letter in "ABABAB")
+    found = read_dataset(rows, where={"split": "B"})
+    assert next(iter(found)).text == "B"
+    assert len(list(found)) == 3

@@ -383,3 +383,52 @@ def test_reports_stand_alone(run, tmp_path):
     assert len(tables) >= 4
     assert found.facts["model_revision"][:16] in "\n".join(lines)
     json.loads(found.to_json())
+
+
+def test_what_a_function_holds_is_part_of_its_key():
+    def closure(k):
+        return lambda subject: k * np.arange(len(subject))
+
+    class Held:
+        def __init__(self, k):
+            self.k = k
+
+        def __call__(self, subject):
+            return self.k * np.arange(len(subject))
+
+    def typed(k):
+        return eval(f"lambda subject: [{k}.5] * len(subject)", {})
+
+    source = fo.evaluation.identity._own_source
+    for made in (closure, Held, typed):
+        assert source(made(1)) == source(made(1))
+        assert source(made(1)) != source(made(2))
+    assert source(closure({})) == source(closure({"a": 1}))  # a cache
+    assert "0x" not in source(closure(object()))  # an address would end resuming
+
+
+@pytest.mark.parametrize("value", ["x", [1.0, 2.0], float("nan"), float("inf"), np.float32(0.5)])
+def test_own_metrics_that_give_no_number_do_not_stop_the_run(run, value):
+    own = fo.evaluation.Metric("own", "", "faithfulness", True, (0, 1), lambda case: value)
+    (row,) = run(TEXTS[:1], ["saliency"], [own], references=False).rows
+    if isinstance(value, (str, list)):
+        assert row["status"] == "failed"
+        assert "the metric 'own' gave" in row["error"]
+    else:
+        assert row["status"] == "measured"
+        assert row["own"] == (0.5 if np.isfinite(value) else None)
+
+
+def test_folders_engines_and_names_that_cannot_be_used(run, tmp_path):
+    (tmp_path / "file").write_text("x")
+    own = [
+        fo.evaluation.Metric("own", "", "faithfulness", True, (0, 1), lambda case, k=k: k)
+        for k in (1, 2)
+    ]
+    for more, message in (
+        ({"out": tmp_path / "file" / "a"}, "cannot write to"),
+        ({"engine": "nonsense", "workers": 2}, "cannot be used"),
+        ({"metrics": own}, "two metrics are called 'own'"),
+    ):
+        with pytest.raises(fo.InputError, match=message):
+            run(TEXTS[:1], **more)

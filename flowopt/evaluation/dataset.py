@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -197,6 +198,8 @@ class _Plan:
                 f"{name}, number {number}: give a str, an Example or a mapping with a text, not "
                 f"{type(row).__name__}"
             )
+        if lacking := [each for each in self.columns.values() if each not in row]:
+            raise InputError(f"{name}, number {number} has no {lacking[0]!r}; it has {list(row)}")
         words = self._sequence(row, "words", WORD_NAMES)
         marks = self._sequence(row, "marks", MARK_NAMES)
         column = self._found(row, "text", TEXT_NAMES)
@@ -206,10 +209,8 @@ class _Plan:
         text = row[column] if column is not None else None
         if marks is not None and words is not None:
             text = " ".join(map(str, words))
-        label, known = (
-            self._found(row, "label", LABEL_NAMES),
-            self._found(row, "id", ID_NAMES),
-        )
+        label = self._found(row, "label", LABEL_NAMES)
+        known = self._found(row, "id", ID_NAMES)
         return Example(
             id=str(number if known is None or row[known] is None else row[known]),
             text="" if text is None else str(text),
@@ -254,10 +255,17 @@ def _rows(source: Any) -> tuple[str, Callable[[], Iterator[Any]], int | None]:
 
 
 def _tee(rows: Iterator[Any]) -> Callable[[], Iterator[Any]]:
-    """Look at the first row of an iterator without losing it."""
-    first = list(itertools.islice(rows, 1))
+    """Keep what two first looks read: for columns, and for a row that a filter lets pass."""
+    kept: list[Any] = []
     calls = itertools.count()
-    return lambda: iter(first) if next(calls) == 0 else itertools.chain(first, rows)
+
+    def looked() -> Iterator[Any]:
+        yield from tuple(kept)
+        for row in rows:
+            kept.append(row)
+            yield row
+
+    return lambda: looked() if next(calls) < 2 else itertools.chain(tuple(kept), rows)
 
 
 def _limited(found: Dataset, limit: int | None) -> Dataset:
@@ -274,7 +282,7 @@ def _label(value: Any) -> int | str | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
-        return int(value) if value.strip().lstrip("-").isdigit() else value
+        return int(value) if re.fullmatch(r"\s*-?[0-9]+\s*", value) else value
     return value if isinstance(value, int) else str(value)
 
 

@@ -101,7 +101,10 @@ def _with_joblib(job: Job, units: Iterator[Unit], workers: int, backend: str) ->
             # Idle processes would stay for minutes, with the model in memory.
             stack.callback(_end_processes)
         else:
-            stack.enter_context(joblib.parallel_config(backend))
+            try:
+                stack.enter_context(joblib.parallel_config(backend))
+            except ValueError as error:
+                raise InputError(f"engine={backend!r} cannot be used: {error}") from None
         for death in itertools.count(1):
             # Copied: the generator adds to what is waiting while joblib takes from it.
             again = list(waiting.values())

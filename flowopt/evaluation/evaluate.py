@@ -223,7 +223,10 @@ def _metrics(metrics: Any, data: Dataset) -> tuple[Metric, ...]:
         found = tuple(metric_spec(each) for each in listed)
     if not found:
         raise InputError("name at least one metric; flowopt.evaluation.metrics() lists them")
+    names = [metric.name for metric in dict.fromkeys(found)]
     for metric in found:
+        if names.count(metric.name) > 1:
+            raise InputError(f"two metrics are called {metric.name!r}; give one another name")
         if metric.name in COLUMNS or metric.name.endswith(" curve") or "," in metric.name:
             raise InputError(f"a metric cannot be called {metric.name!r}; register another name")
     return tuple(dict.fromkeys(found))

@@ -128,17 +128,60 @@ def text_seed(seed: int, example: Example) -> int:
 
 
 def _own_source(function: Any) -> str | None:
-    """Code of a function that is not flowopt's; None for flowopt's own."""
+    """Code of a function that is not flowopt's, and what it holds; None for flowopt's own."""
+    bound: list[Any] = []
     while hasattr(function, "func"):
+        bound += [*getattr(function, "args", ()), _pairs(getattr(function, "keywords", None))]
         function = function.func
     if str(getattr(function, "__module__", "")).partition(".")[0] == "flowopt":
         return None
     kind = function if inspect.isroutine(function) else type(function)
+    # lambdas of one line, closures of one function and objects of one class share their source
+    held = [_held(each) for each in (*bound, *_state_of(function))]
+    return _code_of(kind) + (json.dumps(held, sort_keys=True) if any(held) else "")
+
+
+def _code_of(kind: Any) -> str:
+    code = getattr(kind, "__code__", None)
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):  # typed at a prompt, or compiled
-        code = getattr(function, "__code__", None)
-        return f"{getattr(kind, '__qualname__', kind)}" if code is None else code.co_code.hex()
+        if code is None:
+            return f"{getattr(kind, '__qualname__', kind)}"
+        constants = [_held(each) for each in code.co_consts]
+        return str(code.co_code.hex()) + json.dumps([constants, code.co_names])
+
+
+def _state_of(function: Any) -> tuple[Any, ...]:
+    """Values that a function closes over and its defaults, or the attributes of an object."""
+    if inspect.ismethod(function):
+        return (_pairs(getattr(function.__self__, "__dict__", None)), *_state_of(function.__func__))
+    if not inspect.isfunction(function):
+        return _pairs(getattr(function, "__dict__", None))
+    cells = inspect.getclosurevars(function).nonlocals
+    return (*_pairs(cells), function.__defaults__, _pairs(function.__kwdefaults__))
+
+
+def _pairs(given: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    return tuple(sorted((given or {}).items(), key=lambda item: item[0]))
+
+
+def _held(value: Any, depth: int = 8) -> Any:
+    """A value as JSON; of others their type: addresses differ between processes.
+
+    Nor do dictionaries count, which are mostly caches: these would end resuming.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "tolist") and getattr(value, "size", 2**20) < 2**20:
+        return value.tolist()
+    if depth and isinstance(value, (list, tuple)):
+        return [_held(each, depth - 1) for each in value]
+    if inspect.iscode(value):
+        return [value.co_code.hex(), list(value.co_names), [_held(c, 0) for c in value.co_consts]]
+    if depth and inspect.isfunction(value):
+        return [_code_of(value), _held(_state_of(value), depth - 1)]
+    return type(value).__qualname__
 
 
 def _plain(value: Any) -> Any:

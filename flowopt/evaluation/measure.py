@@ -114,7 +114,7 @@ def _measured(
     case: Case, specs: Sequence[Metric], used: Sequence[Metric], reason: str | None
 ) -> Measured:
     values: dict[str, float | None] = {each.name: None for each in specs}
-    values |= {each.name: each.function(case) for each in used}
+    values |= {each.name: _number(each, each.function(case)) for each in used}
     curves: dict[str, list[float]] = {}
     for each in used:
         if each.name not in CURVES:
@@ -124,6 +124,19 @@ def _measured(
         if len(points) > len(curves.get(name, ())) and not np.isnan(points).any():
             curves[name] = points.tolist()
     return Measured(values, curves, reason)
+
+
+def _number(metric: Metric, value: object) -> float | None:
+    """What a metric gave; one that is not finite is no value."""
+    if value is None:
+        return None
+    try:
+        found = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.ndim:
+        raise InputError(f"the metric {metric.name!r} gave {value!r}; return a number or None")
+    return float(found) if np.isfinite(found) else None
 
 
 def _excluded(subject: Subject, protocol: Protocol) -> str | None:

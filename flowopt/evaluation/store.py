@@ -184,8 +184,13 @@ def open_store(folder: Path | None) -> Store:
         raise InputError(
             f"{folder} holds other files and no results; give a new folder, or one to resume"
         )
-    (folder / ROWS).mkdir(parents=True, exist_ok=True)
-    lock = _locked(folder)
+    try:
+        (folder / ROWS).mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror or error}; give another folder"
+        ) from None
     for left in (folder / ROWS).glob("*.tmp"):
         left.unlink()
     found = Store(folder, _lock=lock)
