@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from family_fixtures import CASES, PAIRS
+from generation_fixtures import language_model
 from model_fixtures import tiny_model, wordpiece_tokenizer
 
 import flowopt as fo
@@ -189,6 +190,15 @@ def test_attention_along_the_fading_path(bert):
     assert not np.allclose(found.scores, plain.scores)
 
 
+@pytest.mark.parametrize("baselines", ["absent", "mixed", 15])
+def test_special_tokens_that_the_decoder_echoes_stay(baselines):
+    case = CASES["bart"]
+    found = faded(case.model(HEAD), case.inputs(HEAD), steps=2, baselines=baselines)
+    # the decoder of a classifier reads: a start token, then the text, whose first token is special
+    np.testing.assert_array_equal(found.inputs[DECODER][:2], 0.0)
+    assert found.inputs[DECODER][2:].any()
+
+
 # --- what cannot be used ----------------------------------------------------------------------
 def test_variants_are_refused():
     model, tokenizer = tiny_model(), wordpiece_tokenizer()
@@ -252,3 +262,23 @@ def test_presence_flow_is_a_method():
         tiny_model(), wordpiece_tokenizer(), "a gripping film", "presence-flow", steps=4, tau=1.0
     )
     assert other.settings["tensor"] == "presence(steps=4)"
+
+
+def test_normalising_by_a_receptive_field_is_refused():
+    case = CASES["gpt2"]
+    tensor = Conductance(steps=2, baselines="absent", tolerance=None)
+    explainer = fo.Explainer(case.model("CausalLM"), tensor=tensor, normalise="uniform_reference")
+    with pytest.raises(InputError, match="leave normalise"):
+        explainer.explain_inputs(**case.inputs("CausalLM"))
+
+
+@pytest.mark.parametrize("name", ["llama", "bart"])
+def test_generated_text_has_a_row_for_every_token(name):
+    model, tokenizer = language_model(name)
+    tensor = Conductance(steps=2, baselines="absent", tolerance=None)
+    matrix = fo.Explainer(model, tokenizer, tensor=tensor).explain_generation(
+        "once upon a time", max_new_tokens=2
+    )
+    assert len(matrix.scores) == 2
+    assert np.isfinite(matrix.scores).all()
+    assert matrix.scores.any()

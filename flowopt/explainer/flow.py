@@ -23,7 +23,7 @@ from flowopt.objectives import Objective
 from flowopt.solution import FlowSolution, Status
 from flowopt.solvers import Solver, solve
 from flowopt.tensors import TensorSpec, stages_of
-from flowopt.trace.layer import DECODER
+from flowopt.trace.layer import DECODER, DIRECT
 from flowopt.trace.record import TokenInfo, Trace
 
 if TYPE_CHECKING:
@@ -211,6 +211,11 @@ def _reference(
     tensors: Mapping[str, Array], trace: Trace, settings: FlowSettings, count: int
 ) -> tuple[Array, Array | None]:
     """What scores are divided by, a count of edges or a flow; and a bound on its error."""
+    if any(name in tensors for name in DIRECT.values()):
+        raise InputError(
+            "where tokens fade, every layer reads the input itself and early tokens have no "
+            "advantage to divide by: leave normalise at 'none'"
+        )
     layers, tokens, _ = tensors[DECODER].shape
     residual = adds_residual(settings.wiring.variants)
     position = tokens - 1 if trace.readout is None else trace.readout

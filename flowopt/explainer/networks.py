@@ -90,8 +90,8 @@ def network_of(tensors: Mapping[str, Array], trace: Trace, wiring: Wiring) -> Fl
     own = {stage: array for stage, array in tensors.items() if stage not in DIRECT.values()}
     if direct and wiring.variants:
         raise InputError(
-            "capacity variants know nothing of edges that lead past layers; with the baseline "
-            '"absent" leave capacities empty'
+            "capacity variants know nothing of edges that lead past layers: with the tensor "
+            "'presence', or the baseline 'absent', leave capacities empty and stages 'parallel'"
         )
     past = (CROSS,) if wiring.stages == "sequential" and CROSS in own else ()
     given = {**own, **{stage: _with_way_past(own[stage]) for stage in past}}

@@ -73,7 +73,8 @@ def flow(
     mu, gap, rho, tau, samples, seed : optional
         Weights of the objective; the barrier's default is ``gap=0.05``.
     steps, baselines : optional
-        Of tensors along a path of inputs; see `flowopt.tensors.Conductance`.
+        Of tensors along a path of inputs; see `flowopt.tensors.Conductance`. Other baselines than
+        "mixed" make "presence" plain conductance along those paths.
     solver, sources, capacities, stages, contrast, normalise
         See `flowopt.Explainer`.
 

@@ -6,9 +6,10 @@ rows are normalised, in every layer and by every other position:
     A_ij proportional to m_j exp(s_ij),  m_j = alpha^3 for i != j,  m_i = 1,
 
 so at alpha = 0 nothing but fixed tokens (the special ones) is seen, and at alpha = 1 the model is
-its own. A position still reads itself: what is deleted is what others learn from it. Embeddings
-stay as they are. The power changes no integral; it puts points of the quadrature where few
-tokens are read a little and much happens (32 points: relative error 1e-4, with alpha itself 2e-2).
+its own. (Attention to an encoder whose tokens all fade stays as it is: its rows are normalised.) A
+position still reads itself: what is deleted is what others learn from it. Embeddings stay as they
+are. The power changes no integral; it puts points of the quadrature where few tokens are read a
+little and much happens (32 points: relative error 1e-4, with alpha itself 2e-2).
 """
 
 from __future__ import annotations

@@ -213,6 +213,11 @@ def _fixed(model: PreTrainedModel, batch: Batch, prefix_moves: bool) -> dict[str
             generated = given is not None and place >= given and not prefix_moves
             mask[at] = (special and (i is None or i != unknown)) or i in special_ids or generated
         found[side] = mask
+    if batch.echo and batch.decoder_kept is not None:
+        # the decoder reads the source's tokens one position later, and they are what stays
+        echoed = zip(batch.decoder_kept[0][1:], batch.kept[0], strict=False)
+        for at, read in echoed:
+            found["prefix"][at] = found["source"][read]
     return found
 
 
