@@ -58,7 +58,7 @@ class Conductance(PathOptions):
     @property
     def spec(self) -> TensorSpec:
         """The tensor with these options."""
-        mixed = self.listed == (MIXED,)
+        mixed = isinstance(self.baselines, str) and self.baselines == MIXED
         return TensorSpec(
             _name("presence", replace(self, baselines=None))
             if mixed
