@@ -14,6 +14,7 @@ import flowopt as fo
 from flowopt.evaluation import Example, engine
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+dask = pytest.importorskip("dask", reason="dask is not installed")
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,7 +54,9 @@ def plain(found):
 @pytest.fixture
 def cluster(tmp_path):
     """Start a cluster of so many worker processes."""
+    patience = {f"distributed.comm.timeouts.{name}": "300s" for name in ("connect", "tcp")}
     with ExitStack() as stack:
+        stack.enter_context(dask.config.set(patience))  # machines that test are busy
 
         def start(workers):
             return stack.enter_context(
