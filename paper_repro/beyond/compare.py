@@ -34,8 +34,8 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_DATA = HERE.parents[1].parent / "shared" / "data"
 SETS = ("sst2", "ag_news", "subj", "yelp", "imdb", "bundled")
 TEXTS = {
-    "dev": {"sst2": 0, "ag_news": 16, "subj": 0, "yelp": 0, "imdb": 0, "bundled": 32},
-    "test": {"sst2": 60, "ag_news": 40, "subj": 50, "yelp": 36, "imdb": 24, "bundled": 40},
+    "dev": {"sst2": 0, "ag_news": 10, "subj": 0, "yelp": 0, "imdb": 0, "bundled": 24},
+    "test": {"sst2": 60, "ag_news": 40, "subj": 50, "yelp": 30, "imdb": 14, "bundled": 40},
 }
 PROTOCOLS = ("default", "attcat")
 
