@@ -3,6 +3,7 @@
     python compare.py --models FOLDER --split dev    # the steps that led to presence flow
     python compare.py --models FOLDER --split test   # presence flow against its rivals
     python compare.py --models FOLDER --split dev --quick --out O  # two texts a set: does it run?
+    python compare.py --work WORK --split test --tables  # the tables of what is in WORK
 
 FOLDER/NAME are classifiers of paper_repro/classifiers; the set "bundled" is SST-2 read by the
 bundled classifier. Rows of single texts go to WORK, where a run that was stopped goes on; tables
@@ -76,6 +77,17 @@ def run_set(name: str, given: argparse.Namespace) -> pd.DataFrame:
     return pd.concat(found).assign(set=name)
 
 
+def finished(name: str, given: argparse.Namespace) -> pd.DataFrame:
+    """Rows of one set that earlier runs left in WORK; of a text done twice, the last."""
+    found = []
+    for protocol in PROTOCOLS:
+        files = sorted((given.work / given.split / name / protocol / "rows").glob("*.parquet"))
+        if files:
+            rows = pd.concat([pd.read_parquet(file) for file in files])
+            found.append(rows.sort_values("time").drop_duplicates(["id", "method"], keep="last"))
+    return pd.concat(found).assign(set=name) if found else pd.DataFrame()
+
+
 def _remembering(chosen: Any) -> Any:
     """The same method, explaining a text once for both protocols."""
     name, options = chosen if isinstance(chosen, tuple) else (chosen, {})
@@ -87,15 +99,21 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", type=Path, required=True, help="folder of the classifiers")
+    parser.add_argument("--models", type=Path, help="folder of the classifiers")
     parser.add_argument("--split", choices=("dev", "test"), required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="(all)")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="(%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two texts a set")
+    parser.add_argument("--tables", action="store_true", help="compute nothing, read WORK")
     parser.add_argument("--work", type=Path, help="folder for rows; without it none are kept")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    return parser.parse_args(words)
+    given = parser.parse_args(words)
+    if given.tables and given.work is None:
+        parser.error("--tables reads the folder --work")
+    if not given.tables and given.models is None:
+        parser.error("name the folder of the classifiers with --models")
+    return given
 
 
 def main(words: list[str] | None = None) -> None:
@@ -105,7 +123,7 @@ def main(words: list[str] | None = None) -> None:
     for name in given.sets:
         if TEXTS[given.split][name] == 0:
             continue  # nothing was searched there
-        rows.append(run_set(name, given))
+        rows.append(finished(name, given) if given.tables else run_set(name, given))
         facts = {
             **provenance.facts(),
             "split": given.split,
