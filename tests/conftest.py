@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # processes side by side, and the kernels of their notebooks, that each use all cores wait for
+    # one another; torch has not been imported yet
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # --- tiny models (from tests/model_fixtures.py) ------------------------------------------------
